@@ -1,0 +1,60 @@
+//! What can be wrong with a manifest, a container of weights or an index.
+
+/// Why something that came from outside is refused. Each message names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// A file's path leaves its folder or is not portable.
+    #[error("path `{path}` is refused: {rule}")]
+    Path {
+        /// The path.
+        path: String,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A manifest breaks a rule.
+    #[error("the manifest is refused: {0}")]
+    Manifest(String),
+    /// A container of weights is damaged or lies about itself.
+    #[error("file `{file}` is refused: {what}")]
+    Container {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A PyTorch file in the form from before 2020 (no zip): tensors can't be listed.
+    #[error("file `{0}` is a PyTorch file in the legacy form (no zip): save it again with a PyTorch from 1.6 on")]
+    LegacyTorch(String),
+    /// An index of shards does not fit the shards.
+    #[error("index `{index}` is refused: {what}")]
+    Index {
+        /// The index file.
+        index: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Bytes could not be read.
+    #[error("file `{file}` can't be read")]
+    Io {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl FormatError {
+    pub(crate) fn container(file: &str, what: impl Into<String>) -> Self {
+        Self::Container {
+            file: file.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn io(file: &str) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            file: file.to_owned(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
+//! splitter, the frame codec, and suites of tasks.
+//!
+//! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
+
+pub mod digest;
+mod error;
+pub mod frame;
+pub mod manifest;
+mod pickle;
+mod planes;
+mod safetensors;
+mod source;
+pub mod split;
+pub mod suite;
+mod torch;
+pub mod weights;
+mod zip;
+
+pub use digest::{Digest, Hasher};
+pub use error::FormatError;
+pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};
+pub use manifest::{FileEntry, Manifest, check_path};
+pub use source::ReadAt;
+pub use split::{PIECE_BYTES, Segment, cdc_chunks, cdc_cuts, segments};
+pub use weights::{Container, Dtype, Tensor, TensorLayout};

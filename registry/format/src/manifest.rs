@@ -1,0 +1,230 @@
+//! A checkpoint's manifest: its files with sizes and SHA-256, in one canonical form whose digest is the checkpoint's.
+//!
+//! Canonical form: `{"files":[{"path":"config.json","sha256":"<64 hex>","size":720},…]}`, no white space, sorted by
+//! the bytes of the path, no line end. `sha256sum` of it is the digest.
+//!
+//! **Invariant:** paths are relative, portable, and no two of them meet on a file system that ignores case.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, FormatError};
+
+/// The most files that a checkpoint may have.
+pub const MAX_FILES: usize = 10_000;
+
+const MAX_PATH_BYTES: usize = 512;
+const MAX_PART_BYTES: usize = 255;
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Relative path with `/`.
+    pub path: String,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of them.
+    pub digest: Digest,
+}
+
+/// The files of a checkpoint, sorted by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    files: Vec<FileEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Canonical {
+    files: Vec<CanonicalFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CanonicalFile {
+    path: String,
+    sha256: String,
+    size: u64,
+}
+
+impl Manifest {
+    /// Takes a checkpoint's files in any order.
+    ///
+    /// # Errors
+    /// [`FormatError::Path`] or [`FormatError::Manifest`] when a path is refused, two of them meet, there are none, or
+    /// more than [`MAX_FILES`].
+    pub fn new(mut files: Vec<FileEntry>) -> Result<Self, FormatError> {
+        if files.is_empty() {
+            return Err(FormatError::Manifest("a checkpoint needs at least one file".to_owned()));
+        }
+        if files.len() > MAX_FILES {
+            let n = files.len();
+            return Err(FormatError::Manifest(format!(
+                "it has {n} files and may have {MAX_FILES}: pack the small ones"
+            )));
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut folded = BTreeMap::new();
+        for file in &files {
+            check_path(&file.path)?;
+            if let Some(other) = folded.insert(file.path.to_lowercase(), &file.path) {
+                let path = &file.path;
+                return Err(FormatError::Manifest(format!(
+                    "`{path}` and `{other}` meet where case is ignored: rename one"
+                )));
+            }
+        }
+        for file in &files {
+            let parents = file
+                .path
+                .match_indices('/')
+                .map(|(at, _)| file.path[..at].to_lowercase());
+            if let Some(parent) = parents.into_iter().find(|parent| folded.contains_key(parent)) {
+                let path = &file.path;
+                return Err(FormatError::Manifest(format!(
+                    "`{parent}` is a file and a folder of `{path}`: rename one"
+                )));
+            }
+        }
+        let total = files
+            .iter()
+            .try_fold(0u64, |sum, file| sum.checked_add(file.size_bytes));
+        match total {
+            Some(total) if i64::try_from(total).is_ok() => Ok(Self { files }),
+            _ => Err(FormatError::Manifest(
+                "its files' sizes add up to more than can be counted".to_owned(),
+            )),
+        }
+    }
+
+    /// The files, sorted by path.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.files
+    }
+
+    /// The file at `path`.
+    pub fn get(&self, path: &str) -> Option<&FileEntry> {
+        let at = self.files.binary_search_by(|file| file.path.as_str().cmp(path)).ok()?;
+        self.files.get(at)
+    }
+
+    /// Bytes of all files.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).sum()
+    }
+
+    /// The canonical form.
+    pub fn to_canonical_json(&self) -> Vec<u8> {
+        let files = self.files.iter().map(|file| CanonicalFile {
+            path: file.path.clone(),
+            sha256: file.digest.to_hex(),
+            size: file.size_bytes,
+        });
+        serde_json::to_vec(&Canonical { files: files.collect() }).expect("strings and integers are always JSON")
+    }
+
+    /// Reads the canonical form.
+    ///
+    /// # Errors
+    /// [`FormatError::Manifest`] when it is anything else.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, FormatError> {
+        let canonical: Canonical =
+            serde_json::from_slice(bytes).map_err(|error| FormatError::Manifest(error.to_string()))?;
+        let files = canonical.files.into_iter().map(|file| {
+            let digest = Digest::from_hex(&file.sha256).map_err(|error| FormatError::Manifest(error.to_string()))?;
+            Ok(FileEntry {
+                path: file.path,
+                size_bytes: file.size,
+                digest,
+            })
+        });
+        let manifest = Self::new(files.collect::<Result<_, FormatError>>()?)?;
+        if manifest.to_canonical_json() != bytes {
+            return Err(FormatError::Manifest("it is not in the canonical form".to_owned()));
+        }
+        Ok(manifest)
+    }
+
+    /// The checkpoint's digest: SHA-256 of the canonical form.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_canonical_json())
+    }
+}
+
+/// Checks a file's path: relative, `/` between parts, none of which is empty, `.` or `..`; no backslash, colon or
+/// control character; no part that Windows takes the end from; at most 512 bytes, 255 a part.
+///
+/// # Errors
+/// [`FormatError::Path`] with the rule that is broken.
+pub fn check_path(path: &str) -> Result<(), FormatError> {
+    let part_is = |bad: &dyn Fn(&str) -> bool| path.split('/').any(bad);
+    let rule = if path.is_empty() {
+        "it is empty"
+    } else if path.len() > MAX_PATH_BYTES {
+        "it is longer than 512 bytes"
+    } else if path.starts_with('/') {
+        "it must be relative"
+    } else if part_is(&|part| part.is_empty() || part == "." || part == "..") {
+        "a part of it is empty, `.` or `..`"
+    } else if part_is(&|part| part.len() > MAX_PART_BYTES) {
+        "a part of it is longer than 255 bytes"
+    } else if path.chars().any(|c| c == '\\' || c == ':' || c.is_control()) {
+        "it holds a backslash, a colon or a control character"
+    } else if part_is(&|part| part.ends_with(['.', ' ']) || part.starts_with(' ')) {
+        "a part of it begins with a space or ends with a space or a dot"
+    } else {
+        return Ok(());
+    };
+    Err(FormatError::Path {
+        path: path.chars().take(MAX_PATH_BYTES).collect(),
+        rule,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str) -> FileEntry {
+        FileEntry {
+            path: path.to_owned(),
+            size_bytes: 3,
+            digest: Digest::of(b"abc"),
+        }
+    }
+
+    #[test]
+    fn the_canonical_form_is_what_sha256sum_would_hash() {
+        let manifest = Manifest::new(vec![entry("z"), entry("a/b")]).unwrap();
+        let hex = Digest::of(b"abc").to_hex();
+        let text = format!(
+            "{{\"files\":[{{\"path\":\"a/b\",\"sha256\":\"{hex}\",\"size\":3}},{{\"path\":\"z\",\"sha256\":\"{hex}\",\"size\":3}}]}}"
+        );
+        assert_eq!(manifest.to_canonical_json(), text.as_bytes());
+        assert_eq!(manifest.digest(), Digest::of(text.as_bytes()));
+        assert_eq!(Manifest::from_json(text.as_bytes()).unwrap(), manifest);
+        assert!(Manifest::from_json(text.replace(':', ": ").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_path_that_leaves_the_folder_is_refused() {
+        let bad = [
+            "", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "c:a", "a\nb", "a.", "a /b", "a\0",
+        ];
+        for path in bad {
+            assert!(check_path(path).is_err(), "{path:?}");
+        }
+        for path in ["config.json", "onnx/model.bin", ".gitattributes", "a b", "模型.json"] {
+            assert!(check_path(path).is_ok(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_meet_are_refused() {
+        for pair in [["a", "a"], ["A", "a"], ["a", "a/b"], ["A", "a/b"]] {
+            assert!(Manifest::new(pair.map(entry).to_vec()).is_err(), "{pair:?}");
+        }
+        assert!(Manifest::new(vec![entry("a/c"), entry("a/b")]).is_ok());
+    }
+}

@@ -1,0 +1,149 @@
+//! The splitter: where a file is cut into chunks.
+//!
+//! In a container of weights the cuts follow the tensors: the header is a chunk of its own, every tensor (or storage)
+//! of 16 KiB or more begins and ends a chunk and is cut in 16 MiB pieces, and what lies between is joined, never with a
+//! large one. So the same tensor is the same chunk in either container and in any sharding. All else is cut by its
+//! content (FastCDC, 1 MiB on average).
+//!
+//! **Invariant:** segments cover the file exactly and in order, and depend on nothing but its bytes and its name.
+
+use std::io::{self, Read};
+
+use fastcdc::v2020::{FastCDC, StreamCDC};
+
+use crate::FormatError;
+use crate::source::ReadAt;
+use crate::weights::{Container, TensorLayout};
+use crate::{safetensors, torch};
+
+/// The largest piece of a tensor, and so the largest chunk.
+pub const PIECE_BYTES: u64 = 16 << 20;
+
+/// A tensor of this size or more is never joined with its neighbours.
+pub const SMALL_TENSOR_BYTES: u64 = 16 << 10;
+
+const CDC_MIN_BYTES: usize = 256 << 10;
+const CDC_AVERAGE_BYTES: usize = 1 << 20;
+const CDC_MAX_BYTES: usize = 4 << 20;
+
+/// A part of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// One chunk.
+    Fixed {
+        /// Where it begins.
+        offset: u64,
+        /// Its bytes, at most [`PIECE_BYTES`].
+        size_bytes: u64,
+        /// What its elements are, as far as it holds one tensor.
+        element: crate::Element,
+    },
+    /// To be cut by its content.
+    Cdc {
+        /// Where it begins.
+        offset: u64,
+        /// Its bytes.
+        size_bytes: u64,
+    },
+}
+
+/// Where a file is to be cut. An empty file has no segment.
+///
+/// # Errors
+/// [`FormatError`] when the file is a container that is damaged or lies about itself.
+pub fn segments(source: &dyn ReadAt, file_name: &str) -> Result<(Container, Vec<Segment>), FormatError> {
+    let container = Container::of(source, file_name)?;
+    let size = source.size_bytes();
+    let segments = match container {
+        Container::Other if size == 0 => Vec::new(),
+        Container::Other => vec![Segment::Cdc {
+            offset: 0,
+            size_bytes: size,
+        }],
+        Container::Safetensors => {
+            let file = safetensors::read(source, file_name)?;
+            let values = file.tensors.iter().map(|tensor| match tensor.layout {
+                TensorLayout::Contiguous { offset, size_bytes } => (offset, size_bytes, tensor.dtype.into()),
+                TensorLayout::Strided { .. } => unreachable!("safetensors has no views"),
+            });
+            let header = Span {
+                offset: 0,
+                size_bytes: file.data_offset,
+                element: crate::Element::Unknown,
+            };
+            let mut cuts = Cuts::default();
+            cuts.pieces(header);
+            cuts.follow(file.data_offset, values, size);
+            cuts.segments
+        }
+        Container::TorchZip => {
+            let storages = torch::storages(source, file_name)?;
+            let mut cuts = Cuts::default();
+            cuts.follow(0, storages.into_iter(), size);
+            cuts.segments
+        }
+    };
+    Ok((container, segments))
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    offset: u64,
+    size_bytes: u64,
+    element: crate::Element,
+}
+
+#[derive(Default)]
+struct Cuts {
+    segments: Vec<Segment>,
+}
+
+impl Cuts {
+    /// Cuts from `begin` to `end`: each large value by itself, what lies between joined.
+    fn follow(&mut self, begin: u64, values: impl Iterator<Item = (u64, u64, crate::Element)>, end: u64) {
+        let mut at = begin;
+        for (offset, size_bytes, element) in values.filter(|(_, size, _)| *size >= SMALL_TENSOR_BYTES) {
+            self.between(at, offset);
+            self.pieces(Span {
+                offset,
+                size_bytes,
+                element,
+            });
+            at = offset + size_bytes;
+        }
+        self.between(at, end);
+    }
+
+    fn between(&mut self, begin: u64, end: u64) {
+        self.pieces(Span {
+            offset: begin,
+            size_bytes: end - begin,
+            element: crate::Element::Unknown,
+        });
+    }
+
+    fn pieces(&mut self, span: Span) {
+        let mut done = 0;
+        while done < span.size_bytes {
+            let size_bytes = PIECE_BYTES.min(span.size_bytes - done);
+            self.segments.push(Segment::Fixed {
+                offset: span.offset + done,
+                size_bytes,
+                element: span.element,
+            });
+            done += size_bytes;
+        }
+    }
+}
+
+/// Where `data` is cut by its content: the ends of its chunks.
+pub fn cdc_cuts(data: &[u8]) -> Vec<usize> {
+    let chunks = FastCDC::new(data, CDC_MIN_BYTES, CDC_AVERAGE_BYTES, CDC_MAX_BYTES);
+    chunks.map(|chunk| chunk.offset + chunk.length).collect()
+}
+
+/// The chunks of a stream, cut by its content, in memory of a few chunks; the cuts of [`cdc_cuts`].
+pub fn cdc_chunks(reader: impl Read) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+    let chunks = StreamCDC::new(reader, CDC_MIN_BYTES, CDC_AVERAGE_BYTES, CDC_MAX_BYTES);
+    chunks.map(|chunk| chunk.map(|chunk| chunk.data).map_err(io::Error::from))
+}

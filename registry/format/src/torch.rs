@@ -1,0 +1,200 @@
+//! The reader of PyTorch's zip form: `PREFIX/data.pkl` says which tensors are views of which storages, and
+//! `PREFIX/data/KEY` holds each storage as it is.
+//!
+//! **Invariant:** every view that is given lies inside of its storage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::pickle::{self, Node, Pickle, Value, View};
+use crate::source::{ReadAt, read_vec};
+use crate::weights::{Tensor, TensorLayout, checked_size};
+use crate::zip::{self, Entry};
+use crate::{Element, FormatError};
+
+/// What a file in the zip form begins with.
+pub(crate) use crate::zip::LOCAL_MAGIC as ZIP_MAGIC;
+
+const MAX_PICKLE_BYTES: u64 = 64 << 20;
+
+/// Where trainers put a state dict inside of another dict.
+const NESTED_KEYS: [&str; 4] = ["model", "model_state_dict", "module", "state_dict"];
+
+struct Archive {
+    pickle: Vec<u8>,
+    storages: BTreeMap<String, Entry>,
+}
+
+fn open(source: &dyn ReadAt, file: &str) -> Result<Archive, FormatError> {
+    let entries = zip::read(source, file)?;
+    let mut pickles = entries.iter().filter(|entry| entry.name.ends_with("/data.pkl"));
+    let (Some(data), None) = (pickles.next(), pickles.next()) else {
+        return Err(FormatError::container(
+            file,
+            "it is a zip without a single `data.pkl`: it is no PyTorch file",
+        ));
+    };
+    if data.size_bytes > MAX_PICKLE_BYTES {
+        return Err(FormatError::container(file, "its pickle is larger than 64 MiB"));
+    }
+    let prefix = data.name.strip_suffix("data.pkl").expect("found by its end").to_owned();
+    let size = usize::try_from(data.size_bytes).expect("bounded above");
+    let pickle = read_vec(source, data.offset, size).map_err(FormatError::io(file))?;
+    let data_prefix = format!("{prefix}data/");
+    let mut storages = BTreeMap::new();
+    for entry in entries {
+        if entry.name == format!("{prefix}byteorder") {
+            let order =
+                read_vec(source, entry.offset, entry.size_bytes.min(16) as usize).map_err(FormatError::io(file))?;
+            if order != b"little" {
+                return Err(FormatError::container(file, "its byte order is not little"));
+            }
+        } else if let Some(key) = entry.name.strip_prefix(&data_prefix) {
+            storages.insert(key.to_owned(), entry.clone());
+        }
+    }
+    Ok(Archive { pickle, storages })
+}
+
+/// The storages (offset, bytes, element), in the order in which they lie. A pickle that can't be read only costs the
+/// knowledge of the elements: the file may be an optimizer's.
+///
+/// # Errors
+/// [`FormatError::Container`] when the zip is damaged.
+pub(crate) fn storages(source: &dyn ReadAt, file: &str) -> Result<Vec<(u64, u64, Element)>, FormatError> {
+    let archive = open(source, file)?;
+    let views = pickle::read(&archive.pickle)
+        .and_then(|pickle| state_dict(&pickle))
+        .unwrap_or_default();
+    let elements: BTreeMap<&str, Element> = views
+        .iter()
+        .map(|(_, view)| (&*view.storage.key, view.storage.dtype.into()))
+        .collect();
+    let mut storages: Vec<_> = archive
+        .storages
+        .iter()
+        .map(|(key, entry)| {
+            (
+                entry.offset,
+                entry.size_bytes,
+                elements.get(key.as_str()).copied().unwrap_or(Element::Unknown),
+            )
+        })
+        .collect();
+    storages.sort_by_key(|(offset, size, _)| (*offset, *size));
+    Ok(storages)
+}
+
+/// The tensors, by name.
+///
+/// # Errors
+/// [`FormatError::Container`] when the file is damaged, holds anything but a state dict, or a view leaves its storage.
+pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Tensor>, FormatError> {
+    let archive = open(source, file)?;
+    let views = pickle::read(&archive.pickle)
+        .and_then(|pickle| state_dict(&pickle))
+        .map_err(|what| FormatError::container(file, what))?;
+    let mut names = BTreeSet::new();
+    let mut tensors = Vec::with_capacity(views.len());
+    for (name, view) in views {
+        let tensor = place(&name, &view, &archive.storages)
+            .map_err(|what| FormatError::container(file, format!("tensor `{name}`: {what}")))?;
+        if !names.insert(name) {
+            return Err(FormatError::container(
+                file,
+                format!("tensor `{}` stands twice", tensor.name),
+            ));
+        }
+        tensors.push(tensor);
+    }
+    Ok(tensors)
+}
+
+/// The tensors of a state dict: the top-level dict, or the one that it holds under a trainer's usual key.
+fn state_dict(pickle: &Pickle) -> Result<Vec<(String, View)>, String> {
+    let dict = |value: &Value| match value {
+        Value::Node(at) => match &pickle.arena[*at] {
+            Node::Dict(items) => Some(items),
+            Node::Sequence(_) => None,
+        },
+        _ => None,
+    };
+    let is_tensor = |value: &Value| matches!(value, Value::Tensor(_));
+    let top = dict(&pickle.root).ok_or("it holds no dict of tensors")?;
+    let is_nested_key = |key: &Value| matches!(key, Value::Str(key) if NESTED_KEYS.contains(&&**key));
+    let mut nested = top
+        .iter()
+        .filter(|(key, _)| is_nested_key(key))
+        .filter_map(|(_, value)| dict(value));
+    let items = match (nested.next(), nested.next()) {
+        (Some(inner), None) if !top.iter().any(|(_, value)| is_tensor(value)) => inner,
+        _ => top,
+    };
+    let tensor = |(key, value): &(Value, Value)| match (key, value) {
+        (Value::Str(name), Value::Tensor(view)) => Ok((name.to_string(), View::clone(view))),
+        (Value::Str(name), _) => Err(format!("entry `{name}` of its dict is no tensor")),
+        _ => Err("a key of its dict is no text".to_owned()),
+    };
+    items.iter().map(tensor).collect()
+}
+
+/// Where a view's values lie in the file, after checking that they do.
+fn place(name: &str, view: &View, storages: &BTreeMap<String, Entry>) -> Result<Tensor, String> {
+    let dtype = view.storage.dtype;
+    let key = &view.storage.key;
+    let entry = storages
+        .get(&**key)
+        .ok_or_else(|| format!("its storage `data/{key}` is not in the zip"))?;
+    let (_, storage_size_bytes) =
+        checked_size(&[view.storage.n_elements], dtype).ok_or("its storage's size overflows")?;
+    if entry.size_bytes != storage_size_bytes {
+        let size = entry.size_bytes;
+        return Err(format!(
+            "its storage `data/{key}` has {size} bytes and should have {storage_size_bytes}"
+        ));
+    }
+    if view.shape.len() != view.strides.len() {
+        return Err("its shape and its strides differ in length".to_owned());
+    }
+    let (n_elements, size_bytes) = checked_size(&view.shape, dtype).ok_or("its size overflows")?;
+    let contiguous = n_elements == 0 || is_contiguous(&view.shape, &view.strides);
+    let last = view
+        .shape
+        .iter()
+        .zip(&view.strides)
+        .try_fold(view.first_element, |last, (dim, stride)| {
+            last.checked_add(dim.saturating_sub(1).checked_mul(*stride)?)
+        });
+    if n_elements > 0 && last.is_none_or(|last| last >= view.storage.n_elements) {
+        return Err(format!("it reaches outside of its storage `data/{key}`"));
+    }
+    let layout = if contiguous {
+        let first = if n_elements == 0 { 0 } else { view.first_element };
+        TensorLayout::Contiguous {
+            offset: entry.offset + first * dtype.size_bytes(),
+            size_bytes,
+        }
+    } else {
+        TensorLayout::Strided {
+            storage_offset: entry.offset,
+            storage_size_bytes,
+            first_element: view.first_element,
+            strides: view.strides.clone(),
+        }
+    };
+    Ok(Tensor {
+        name: name.to_owned(),
+        dtype,
+        shape: view.shape.clone(),
+        layout,
+    })
+}
+
+/// Whether the strides are those of row-major order; a dimension of one element may have any.
+fn is_contiguous(shape: &[u64], strides: &[u64]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(&dim, &stride)| {
+        let fits = dim == 1 || stride == expected;
+        expected *= dim;
+        fits
+    })
+}

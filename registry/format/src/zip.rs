@@ -1,0 +1,185 @@
+//! The reader of a zip's central directory, as far as PyTorch's files need it: stored entries, zip64 included.
+//!
+//! **Invariant:** every entry that is given lies inside of the file and no two of them overlap.
+
+use crate::FormatError;
+use crate::source::{ReadAt, read_vec};
+
+/// What every local header begins with.
+pub(crate) const LOCAL_MAGIC: [u8; 4] = *b"PK\x03\x04";
+
+const CENTRAL_MAGIC: [u8; 4] = *b"PK\x01\x02";
+const END_MAGIC: [u8; 4] = *b"PK\x05\x06";
+const END64_MAGIC: [u8; 4] = *b"PK\x06\x06";
+const LOCATOR64_MAGIC: [u8; 4] = *b"PK\x06\x07";
+
+const END_BYTES: usize = 22;
+const LOCATOR64_BYTES: usize = 20;
+const MAX_COMMENT_BYTES: usize = 65_535;
+const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
+
+/// A stored entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its bytes begin in the file.
+    pub(crate) offset: u64,
+    /// Its bytes.
+    pub(crate) size_bytes: u64,
+}
+
+struct Directory {
+    offset: u64,
+    size_bytes: u64,
+    n_entries: u64,
+}
+
+/// The entries in the order in which they lie.
+///
+/// # Errors
+/// [`FormatError::Container`] when the file is cut short, compressed, or lies about itself.
+pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Entry>, FormatError> {
+    let refused = |what: &str| FormatError::container(file, what);
+    let directory = find_directory(source, file)?;
+    if directory.size_bytes > MAX_DIRECTORY_BYTES {
+        return Err(refused("its zip directory is larger than 64 MiB"));
+    }
+    let size = usize::try_from(directory.size_bytes).expect("bounded above");
+    let bytes = read_vec(source, directory.offset, size)
+        .map_err(|_| refused("its zip directory lies outside of it: it is cut short"))?;
+    let mut rest = bytes.as_slice();
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let (entry, after) = central_entry(source, file, rest)?;
+        rest = after;
+        entries.push(entry);
+    }
+    if entries.len() as u64 != directory.n_entries {
+        return Err(refused(
+            "its zip directory holds another number of entries than it says",
+        ));
+    }
+    entries.sort_by_key(|entry| (entry.offset, entry.size_bytes));
+    let mut at = 0;
+    for entry in &entries {
+        if entry.offset < at {
+            return Err(FormatError::container(
+                file,
+                format!("zip entry `{}` overlaps another", entry.name),
+            ));
+        }
+        at = entry.offset + entry.size_bytes;
+    }
+    if at > directory.offset {
+        return Err(refused("a zip entry overlaps the directory"));
+    }
+    Ok(entries)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// Finds the end record, and by it (or its zip64 form) the directory.
+fn find_directory(source: &dyn ReadAt, file: &str) -> Result<Directory, FormatError> {
+    let cut_short = || FormatError::container(file, "its zip directory is missing: it is cut short");
+    let size = source.size_bytes();
+    let tail_size = size.min((END_BYTES + MAX_COMMENT_BYTES + LOCATOR64_BYTES) as u64);
+    let tail_offset = size - tail_size;
+    let tail = read_vec(source, tail_offset, usize::try_from(tail_size).expect("under 70 KB"))
+        .map_err(FormatError::io(file))?;
+    let ends_there = |at: usize| tail[at..at + 4] == END_MAGIC && at as u64 + 22 + u16_at(&tail, at + 20) == tail_size;
+    let last = tail.len().checked_sub(END_BYTES).ok_or_else(cut_short)?;
+    let end = (0..=last).rev().find(|&at| ends_there(at)).ok_or_else(cut_short)?;
+    let plain = Directory {
+        n_entries: u16_at(&tail, end + 10),
+        size_bytes: u32_at(&tail, end + 12),
+        offset: u32_at(&tail, end + 16),
+    };
+    let locator = end
+        .checked_sub(LOCATOR64_BYTES)
+        .filter(|&at| tail[at..at + 4] == LOCATOR64_MAGIC);
+    let Some(locator) = locator else { return Ok(plain) };
+    let end64 = read_vec(source, u64_at(&tail, locator + 8), 56).map_err(|_| cut_short())?;
+    if end64[..4] != END64_MAGIC {
+        return Err(cut_short());
+    }
+    Ok(Directory {
+        n_entries: u64_at(&end64, 32),
+        size_bytes: u64_at(&end64, 40),
+        offset: u64_at(&end64, 48),
+    })
+}
+
+/// The entry at the beginning of `bytes`, and what follows it.
+fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result<(Entry, &'a [u8]), FormatError> {
+    let refused = |what: String| FormatError::container(file, what);
+    let damaged = || FormatError::container(file, "its zip directory is damaged");
+    if bytes.len() < 46 || bytes[..4] != CENTRAL_MAGIC {
+        return Err(damaged());
+    }
+    let [name_size, extra_size, comment_size] = [28, 30, 32].map(|at| usize::try_from(u16_at(bytes, at)).unwrap_or(0));
+    let extra_at = 46 + name_size;
+    let end = extra_at + extra_size + comment_size;
+    let name = bytes.get(46..extra_at).ok_or_else(damaged)?;
+    let name = std::str::from_utf8(name).map_err(|_| damaged())?.to_owned();
+    let extra = bytes.get(extra_at..extra_at + extra_size).ok_or_else(damaged)?;
+    let rest = bytes.get(end..).ok_or_else(damaged)?;
+    let mut fields = [u32_at(bytes, 24), u32_at(bytes, 20), u32_at(bytes, 42)];
+    widen(&mut fields, extra).ok_or_else(damaged)?;
+    let [size_bytes, packed_bytes, header] = fields;
+    if u16_at(bytes, 10) != 0 || size_bytes != packed_bytes {
+        return Err(refused(format!(
+            "zip entry `{name}` is compressed: PyTorch stores its entries"
+        )));
+    }
+    let local = read_vec(source, header, 30).map_err(|_| refused(format!("zip entry `{name}` lies outside of it")))?;
+    if local[..4] != LOCAL_MAGIC {
+        return Err(refused(format!(
+            "zip entry `{name}` has no header where the directory says"
+        )));
+    }
+    let offset = header + 30 + u16_at(&local, 26) + u16_at(&local, 28);
+    match offset.checked_add(size_bytes) {
+        Some(end) if end <= source.size_bytes() => Ok((
+            Entry {
+                name,
+                offset,
+                size_bytes,
+            },
+            rest,
+        )),
+        _ => Err(refused(format!(
+            "zip entry `{name}` ends outside of it: it is cut short"
+        ))),
+    }
+}
+
+/// Takes the 64-bit values of those fields that are all ones, in their order, from the zip64 extra field.
+fn widen(fields: &mut [u64; 3], mut extra: &[u8]) -> Option<()> {
+    if fields.iter().all(|&field| field != u64::from(u32::MAX)) {
+        return Some(());
+    }
+    while extra.len() >= 4 {
+        let size = usize::try_from(u16_at(extra, 2)).ok()?;
+        let mut body = extra.get(4..4 + size)?;
+        if u16_at(extra, 0) == 1 {
+            for field in fields.iter_mut().filter(|field| **field == u64::from(u32::MAX)) {
+                *field = u64_at(body.get(..8)?, 0);
+                body = &body[8..];
+            }
+            return Some(());
+        }
+        extra = &extra[4 + size..];
+    }
+    None
+}
