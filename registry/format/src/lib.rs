@@ -13,6 +13,7 @@ mod safetensors;
 mod source;
 pub mod split;
 pub mod suite;
+pub mod task;
 mod torch;
 pub mod weights;
 mod zip;

@@ -19,7 +19,14 @@ fn data() -> Option<PathBuf> {
 fn weight_files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let weights = entries.filter(|path| path.extension().is_some_and(|end| end == "safetensors" || end == "bin"));
-    weights.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
+    weights
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                std::fs::read(&path).unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn chunks(files: &BTreeMap<String, Vec<u8>>) -> Vec<(Digest, u64)> {
@@ -27,7 +34,9 @@ fn chunks(files: &BTreeMap<String, Vec<u8>>) -> Vec<(Digest, u64)> {
     for (name, bytes) in files {
         let mut at = 0;
         for segment in segments(bytes, name).unwrap().1 {
-            let Segment::Fixed { offset, size_bytes, .. } = segment else { panic!("{name} is no container") };
+            let Segment::Fixed { offset, size_bytes, .. } = segment else {
+                panic!("{name} is no container")
+            };
             assert_eq!(offset, at, "segments cover {name} in order");
             at += size_bytes;
             let range = usize::try_from(offset).unwrap()..usize::try_from(at).unwrap();
@@ -59,9 +68,16 @@ fn both_containers_of_a_step_share_their_chunks_and_have_one_weights_digest() {
         let torch = weight_files(&data.join("run_bin").join(step));
         let held: HashSet<Digest> = chunks(&safetensors).into_iter().map(|(digest, _)| digest).collect();
         let all = chunks(&torch);
-        let shared: u64 = all.iter().filter(|(digest, _)| held.contains(digest)).map(|(_, size)| size).sum();
+        let shared: u64 = all
+            .iter()
+            .filter(|(digest, _)| held.contains(digest))
+            .map(|(_, size)| size)
+            .sum();
         let total: u64 = all.iter().map(|(_, size)| size).sum();
-        println!("{step}: {:.4} of the .bin bytes are shared", shared as f64 / total as f64);
+        println!(
+            "{step}: {:.4} of the .bin bytes are shared",
+            shared as f64 / total as f64
+        );
         assert!(shared * 100 >= total * 99, "{shared} of {total}");
         assert_eq!(digest_of_weights(&safetensors), digest_of_weights(&torch));
         digests.insert(digest_of_weights(&torch));
@@ -92,7 +108,9 @@ fn mutated_real_files_never_panic() {
     for _ in 0..300 {
         let mut mutated = bytes.clone();
         for _ in 0..4 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             // The pickle and the directory stand at both ends; the storages between hold nothing to parse.
             let at = usize::try_from(state >> 33).unwrap() % 3000;
             let at = if state & 1 == 0 { at } else { bytes.len() - 1 - at };

@@ -1,0 +1,212 @@
+//! The command line: what can be said, who does it, and how it ends.
+//!
+//! One file per command; what they share is `context` (settings, client), `target` (`RUN@REF`), `printer`, `table`
+//! and `bar`.
+//!
+//! **Invariant:** exit code 0 for success, 1 for what the user can mend, 2 for anything else; data on stdout, words on
+//! stderr.
+
+mod bar;
+mod config;
+mod context;
+mod eval;
+mod failure;
+mod login;
+mod ls;
+mod printer;
+mod pull;
+mod push;
+mod release;
+mod run;
+mod scores;
+mod show;
+mod suite;
+mod table;
+mod tag;
+mod target;
+mod token;
+mod wait;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use context::Context;
+use printer::Printer;
+
+/// Push the steps of a training run to a Fineline registry, pull them back, and read their scores.
+#[derive(Debug, Parser)]
+#[command(name = "fineline", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+struct Global {
+    /// The URL of the registry; else the one that `fineline login` kept is used.
+    #[arg(long, env = "FINELINE_URL", global = true)]
+    url: Option<String>,
+    /// The token; else the one that `fineline login` kept for this URL is used.
+    #[arg(long, env = "FINELINE_TOKEN", global = true, hide_env_values = true)]
+    token: Option<String>,
+    /// Print data as one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but data and errors.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a token against the registry and keep both for later commands.
+    Login(login::Login),
+    /// Create and look at runs.
+    #[command(subcommand)]
+    Run(run::Run),
+    /// Push a folder as a step of a run; the same command again goes on after any interruption.
+    Push(push::Push),
+    /// Pull a checkpoint into a folder; the same command again goes on after any interruption.
+    Pull(pull::Pull),
+    /// List the checkpoints of a run, or the files of a checkpoint.
+    Ls(ls::Ls),
+    /// Show a checkpoint.
+    Show(show::Show),
+    /// Set, list and delete tags, the names of checkpoints that can move.
+    Tag(tag::Tag),
+    /// Make and list releases, the names of checkpoints that never move.
+    Release(release::Release),
+    /// Apply suites of tasks to runs, so that every step is evaluated by itself.
+    #[command(subcommand)]
+    Suite(suite::Suite),
+    /// Show the scores of a run by step, or post scores from another harness.
+    Scores(scores::Scores),
+    /// Look at evaluations, and retry or cancel them.
+    #[command(subcommand)]
+    Eval(eval::Eval),
+    /// Wait until nothing of a run is under way; fail when something failed.
+    Wait(wait::Wait),
+    /// Follow what happens to a run until ctrl-c.
+    Watch(watch::Watch),
+    /// Make, list and revoke tokens; for administrators.
+    #[command(subcommand)]
+    Token(token::Token),
+}
+
+/// How a command ended that met no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// All is well.
+    Good,
+    /// The answer is no: something that was waited for failed.
+    Bad,
+}
+
+type Outcome = anyhow::Result<Ending>;
+
+/// Reads the command line, does what it says, and gives the exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::from(error.use_stderr());
+            // Nothing is left to do when the help can't be printed.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let printer = Printer::new(cli.global.json, cli.global.quiet);
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(dispatch(cli, printer));
+            // Not waited for: a file that is being hashed for a push that failed is of no more use.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(Ending::Good) => ExitCode::SUCCESS,
+        Ok(Ending::Bad) => ExitCode::from(1),
+        Err(error) => failure::report(printer, &error),
+    }
+}
+
+async fn dispatch(cli: Cli, printer: Printer) -> Outcome {
+    let context = Context::new(cli.global, printer);
+    match cli.command {
+        Command::Login(command) => login::run(&context, command).await,
+        Command::Run(command) => run::run(&context, command).await,
+        Command::Push(command) => push::run(&context, command).await,
+        Command::Pull(command) => pull::run(&context, command).await,
+        Command::Ls(command) => ls::run(&context, command).await,
+        Command::Show(command) => show::run(&context, command).await,
+        Command::Tag(command) => tag::run(&context, command).await,
+        Command::Release(command) => release::run(&context, command).await,
+        Command::Suite(command) => suite::run(&context, command).await,
+        Command::Scores(command) => scores::run(&context, command).await,
+        Command::Eval(command) => eval::run(&context, command).await,
+        Command::Wait(command) => wait::run(&context, command).await,
+        Command::Watch(command) => watch::run(&context, command).await,
+        Command::Token(command) => token::run(&context, command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_has_its_help() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "`{name}` has no help");
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "`{name}` `{}` has no help",
+                    argument.get_id()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn the_grammar_reads_what_the_documents_say() {
+        for line in [
+            "fineline run create lab/a --tokens-per-step 2048 --meta k=v",
+            "fineline push lab/a 512 dir --tokens 1048576 --loss 4.5 --meta k=v --tag best/copa --label ckpt_1 --replace",
+            "fineline pull lab/a@512 dir --overwrite",
+            "fineline ls lab/a --step-min 3 --all --json",
+            "fineline tag lab/a@512 good",
+            "fineline tag lab/a --delete good",
+            "fineline release lab/a@512 v1 --notes text",
+            "fineline suite apply suite.yaml --run lab/* --backfill",
+            "fineline scores lab/a --task t --csv",
+            "fineline scores post lab/a@512 scores.json --harness lm-eval",
+            "fineline wait lab/a --timeout 60",
+            "fineline token create ci --scope read --scope write --run lab/*",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        assert!(
+            Cli::try_parse_from("fineline pull lab/a dir".split(' ')).is_err(),
+            "a pull names a checkpoint"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! `fineline run create | list | show`.
+
+use clap::{Args, Subcommand};
+use fineline_api::run::RunAttributes;
+use fineline_api::{Run as RunRow, RunName};
+use fineline_client::all_pages;
+
+use super::context::Context;
+use super::table::{Table, facts, list, or_none, time};
+use super::target::key_value;
+use super::{Ending, Outcome};
+
+/// What is done with runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Run {
+    /// Create a run.
+    Create(Create),
+    /// List the runs that the token reads.
+    List {
+        /// Only those whose NAMESPACE/NAME begins so.
+        prefix: Option<String>,
+    },
+    /// Show a run.
+    Show {
+        /// The run, as NAMESPACE/NAME.
+        run: RunName,
+    },
+}
+
+/// What describes a new run.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The run, as NAMESPACE/NAME.
+    run: RunName,
+    /// Tokens that one step trains on; gives a step's tokens where a push does not say them.
+    #[arg(long, value_name = "N")]
+    tokens_per_step: Option<u64>,
+    /// Parameters of the model.
+    #[arg(long, value_name = "N")]
+    parameters: Option<u64>,
+    /// The architecture, as config.json names it.
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
+    /// What it is trained on.
+    #[arg(long, value_name = "TEXT")]
+    data_mix: Option<String>,
+    /// How it is trained.
+    #[arg(long, value_name = "TEXT")]
+    strategy: Option<String>,
+    /// What it is, for people.
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// A further fact; can be given several times.
+    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
+    metadata: Vec<(String, String)>,
+}
+
+pub(crate) async fn run(context: &Context, command: Run) -> Outcome {
+    let client = context.client()?;
+    match command {
+        Run::Create(create) => {
+            let (run, attributes) = split(create);
+            let created = client.create_run(&run, &attributes).await?;
+            context.printer.data(&created, show)?;
+        }
+        Run::List { prefix } => {
+            let page =
+                async |cursor: Option<String>| client.list_runs(prefix.as_deref(), cursor.as_deref(), None).await;
+            context.printer.data(&all_pages(page).await?, |runs| table(runs))?;
+        }
+        Run::Show { run } => context.printer.data(&client.get_run(&run).await?, show)?,
+    }
+    Ok(Ending::Good)
+}
+
+fn split(create: Create) -> (RunName, RunAttributes) {
+    let attributes = RunAttributes {
+        description: create.description,
+        n_parameters: create.parameters,
+        architecture: create.architecture,
+        data_mix: create.data_mix,
+        strategy: create.strategy,
+        tokens_per_step: create.tokens_per_step,
+        metadata: create.metadata.into_iter().collect(),
+    };
+    (create.run, attributes)
+}
+
+fn table(runs: &[RunRow]) -> String {
+    let mut table = Table::new(["RUN", ">CHECKPOINTS", ">LATEST STEP", ">PARAMETERS", "CREATED"]);
+    for run in runs {
+        table.row([
+            run.run.to_string(),
+            run.n_checkpoints.to_string(),
+            or_none(run.latest_step),
+            or_none(run.attributes.n_parameters),
+            time(run.created_at),
+        ]);
+    }
+    table.render("no runs yet: make one with `fineline run create NAMESPACE/NAME`")
+}
+
+fn show(run: &RunRow) -> String {
+    let attributes = &run.attributes;
+    facts(&[
+        ("run", run.run.to_string()),
+        ("checkpoints", run.n_checkpoints.to_string()),
+        ("latest step", or_none(run.latest_step)),
+        ("parameters", or_none(attributes.n_parameters)),
+        ("architecture", or_none(attributes.architecture.as_ref())),
+        ("tokens per step", or_none(attributes.tokens_per_step)),
+        ("data mix", or_none(attributes.data_mix.as_ref())),
+        ("strategy", or_none(attributes.strategy.as_ref())),
+        (
+            "metadata",
+            list(attributes.metadata.iter().map(|(key, value)| format!("{key}={value}"))),
+        ),
+        ("description", or_none(attributes.description.as_ref())),
+        ("created", time(run.created_at)),
+    ])
+}

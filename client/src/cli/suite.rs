@@ -1,0 +1,107 @@
+//! `fineline suite apply | list | bindings | unbind`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use fineline_api::{Binding, RunPattern, Suite as SuiteRow};
+use fineline_client::apply_suite;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::context::Context;
+use super::table::{Table, bytes, list, or_none, time};
+use super::{Ending, Outcome};
+
+/// What is done with suites.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Suite {
+    /// Upload a suite with its tasks and data, and bind it to runs.
+    Apply(Apply),
+    /// List the suites that are bound to runs.
+    List,
+    /// List which suites are bound to which runs.
+    Bindings,
+    /// Take a binding away; its scores stay.
+    Unbind {
+        /// The binding's id.
+        id: Uuid,
+    },
+}
+
+/// Which suite goes to which runs.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The suite file.
+    file: PathBuf,
+    /// The runs: `*`, `NAMESPACE/*`, `NAMESPACE/PREFIX*` or `NAMESPACE/NAME`.
+    #[arg(long = "run", value_name = "PATTERN")]
+    pattern: RunPattern,
+    /// Evaluate the steps that are there already too.
+    #[arg(long)]
+    backfill: bool,
+}
+
+pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
+    let client = context.client()?;
+    match command {
+        Suite::Apply(Apply {
+            file,
+            pattern,
+            backfill,
+        }) => {
+            let binding = apply_suite(&client, &file, &pattern, backfill).await?;
+            context.printer.data(&binding, |binding| {
+                let Binding {
+                    suite,
+                    pattern,
+                    dtype,
+                    n_queued,
+                    ..
+                } = binding;
+                format!("{suite} is bound to {pattern} in {dtype}, {n_queued} evaluations are queued")
+            })?;
+        }
+        Suite::List => context
+            .printer
+            .data(&client.list_suites().await?, |suites| suites_table(suites))?,
+        Suite::Bindings => context
+            .printer
+            .data(&client.list_bindings().await?, |bindings| bindings_table(bindings))?,
+        Suite::Unbind { id } => {
+            client.delete_binding(id).await?;
+            context
+                .printer
+                .data(&json!({ "deleted": id }), |_| format!("binding {id} is deleted"))?;
+        }
+    }
+    Ok(Ending::Good)
+}
+
+fn suites_table(suites: &[SuiteRow]) -> String {
+    let mut table = Table::new(["SUITE", "TASKS", ">LIMIT", ">SIZE", "DIGEST", "CREATED"]);
+    for suite in suites {
+        table.row([
+            suite.suite.clone(),
+            list(&suite.tasks),
+            or_none(suite.limit),
+            bytes(suite.size_bytes),
+            suite.digest.to_string(),
+            time(suite.created_at),
+        ]);
+    }
+    table.render("no suites yet: apply one with `fineline suite apply FILE --run PATTERN`")
+}
+
+fn bindings_table(bindings: &[Binding]) -> String {
+    let mut table = Table::new(["RUNS", "SUITE", "DTYPE", "ID", "CREATED"]);
+    for binding in bindings {
+        table.row([
+            binding.pattern.to_string(),
+            binding.suite.clone(),
+            binding.dtype.clone(),
+            binding.id.to_string(),
+            time(binding.created_at),
+        ]);
+    }
+    table.render("no bindings yet: make one with `fineline suite apply FILE --run PATTERN`")
+}

@@ -1,0 +1,228 @@
+//! Pulling a checkpoint into a folder, byte for byte.
+//!
+//! What is there already with the right digest is kept; what was interrupted goes on. How one file is put together
+//! stands in `partial`.
+//!
+//! **Invariant:** a file bears its name only once its SHA-256 was compared; nothing is written outside of the folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fineline_api::{CheckpointFile, Reference, RunName};
+use fineline_format::{Digest, FileEntry, Manifest};
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
+
+use crate::blocking::blocking;
+use crate::checkpoint::ready_digest;
+use crate::error::{Error, Result};
+use crate::http::Client;
+use crate::partial::{self, Existing};
+use crate::progress::{Meter, Phase, Progress};
+
+/// Chunks in flight at once, over all files; each holds a frame and its raw bytes.
+const N_CHUNKS_IN_FLIGHT: usize = 8;
+const N_FILES_AT_ONCE: usize = 4;
+
+/// How a pull meets what is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PullOptions {
+    /// Whether files that are there with other content are replaced; else they are an error.
+    pub overwrite: bool,
+}
+
+/// What a pull did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PullOutcome {
+    /// The step that the reference meant.
+    pub step: u64,
+    /// The checkpoint's digest.
+    pub digest: Digest,
+    /// Files of the checkpoint.
+    pub n_files: u64,
+    /// Bytes of all files.
+    pub size_bytes: u64,
+    /// Bytes of files and pieces that were there already.
+    pub kept_bytes: u64,
+    /// Bytes of the frames that were received.
+    pub received_bytes: u64,
+}
+
+/// What the tasks of one pull share.
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) run: RunName,
+    pub(crate) fetching: Semaphore,
+    pub(crate) meter: Meter,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) kept_bytes: AtomicU64,
+}
+
+/// Pulls the files of a checkpoint into `dir`, which is made when it is missing; other files in it stay.
+///
+/// # Errors
+/// [`Error::NotFound`] when the run has no such checkpoint, [`Error::Folder`] when something else is in the way,
+/// [`Error::Corrupt`] when what the registry sends is not what its digests name, and what every call may give.
+pub async fn pull(
+    client: &Client,
+    run: &RunName,
+    reference: &Reference,
+    dir: &Path,
+    options: &PullOptions,
+    progress: impl Fn(&Progress) + Send + Sync + 'static,
+) -> Result<PullOutcome> {
+    let checkpoint = client.get_checkpoint(run, reference).await?;
+    let digest = ready_digest(&checkpoint)?;
+    // From here on by digest: a tag or a step may come to mean another checkpoint meanwhile.
+    let files = client.list_files(run, &Reference::Digest(digest), true).await?;
+    let manifest = check_manifest(&files, digest)?;
+    let (root, listed, overwrite) = (dir.to_owned(), files.clone(), options.overwrite);
+    let hashing = Meter::new(progress, Phase::Hashing, manifest.size_bytes());
+    let looking = hashing.clone();
+    let existing = blocking(move || look(&root, &listed, overwrite, &looking)).await?;
+    let wanted: Vec<_> = files
+        .into_iter()
+        .zip(existing)
+        .filter(|(_, (_, existing))| *existing != Existing::Same)
+        .collect();
+    let wanted_bytes = wanted.iter().map(|(file, _)| file.size_bytes).sum::<u64>();
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        run: run.clone(),
+        fetching: Semaphore::new(N_CHUNKS_IN_FLIGHT),
+        meter: hashing.next(Phase::Receiving, wanted_bytes),
+        received_bytes: AtomicU64::new(0),
+        kept_bytes: AtomicU64::new(manifest.size_bytes() - wanted_bytes),
+    });
+    let pulls = wanted
+        .into_iter()
+        .map(|(file, (to, _))| partial::pull_file(Arc::clone(&shared), file, to));
+    futures::stream::iter(pulls)
+        .buffer_unordered(N_FILES_AT_ONCE)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    Ok(PullOutcome {
+        step: checkpoint.step,
+        digest,
+        n_files: manifest.files().len() as u64,
+        size_bytes: manifest.size_bytes(),
+        kept_bytes: shared.kept_bytes.load(Ordering::Relaxed),
+        received_bytes: shared.received_bytes.load(Ordering::Relaxed),
+    })
+}
+
+/// Finds out that the listed files are the checkpoint's, and, by the manifest's own rules, that no path leaves the
+/// folder. Every file's digest is compared later, so then all of the checkpoint is proven.
+fn check_manifest(files: &[CheckpointFile], digest: Digest) -> Result<Manifest> {
+    let corrupt = |reason: String| Error::Corrupt {
+        what: "the list of files".to_owned(),
+        digest,
+        reason,
+    };
+    let entries = files.iter().map(|file| FileEntry {
+        path: file.path.clone(),
+        size_bytes: file.size_bytes,
+        digest: file.digest,
+    });
+    let manifest = Manifest::new(entries.collect()).map_err(|error| corrupt(error.to_string()))?;
+    if manifest.digest() != digest {
+        return Err(corrupt(format!("its own is `{}`", manifest.digest())));
+    }
+    for file in files {
+        let size = file
+            .chunks
+            .iter()
+            .try_fold(0_u64, |sum, chunk| sum.checked_add(chunk.size_bytes));
+        if size != Some(file.size_bytes) {
+            return Err(corrupt(format!(
+                "the chunks of `{}` do not add up to its size",
+                file.path
+            )));
+        }
+    }
+    Ok(manifest)
+}
+
+/// Finds out what is there of each file, before anything is fetched; blocking.
+fn look(dir: &Path, files: &[CheckpointFile], overwrite: bool, meter: &Meter) -> Result<Vec<(PathBuf, Existing)>> {
+    let found = files.iter().map(|file| {
+        let to = partial::place(dir, &file.path)?;
+        let existing = partial::look(&to, file)?;
+        if existing == Existing::Other && !overwrite {
+            let shown = to.display();
+            return Err(Error::Folder(format!(
+                "`{shown}` is there with other content: pull into another folder, or overwrite (`--overwrite`)"
+            )));
+        }
+        meter.add(file.size_bytes);
+        Ok((to, existing))
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fineline_api::ChunkRef;
+
+    use super::*;
+
+    fn file(path: &str) -> CheckpointFile {
+        let digest = Digest::of(b"abc");
+        CheckpointFile {
+            path: path.to_owned(),
+            size_bytes: 3,
+            digest,
+            chunks: vec![ChunkRef { digest, size_bytes: 3 }],
+        }
+    }
+
+    fn digest_of(path: &str) -> Digest {
+        let (size_bytes, digest) = (3, Digest::of(b"abc"));
+        let path = path.to_owned();
+        Manifest::new(vec![FileEntry {
+            path,
+            size_bytes,
+            digest,
+        }])
+        .unwrap()
+        .digest()
+    }
+
+    #[test]
+    fn a_list_that_is_not_the_checkpoints_is_refused() {
+        assert!(check_manifest(&[file("a")], digest_of("a")).is_ok());
+        assert!(matches!(
+            check_manifest(&[file("a")], digest_of("b")),
+            Err(Error::Corrupt { .. })
+        ));
+        assert!(matches!(
+            check_manifest(&[file("../a")], digest_of("a")),
+            Err(Error::Corrupt { .. })
+        ));
+        let mut long = file("a");
+        long.chunks[0].size_bytes = 4;
+        assert!(matches!(
+            check_manifest(&[long], digest_of("a")),
+            Err(Error::Corrupt { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_with_other_content_is_in_the_way_unless_overwriting() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "xyz").unwrap();
+        let meter = Meter::new(|_| {}, Phase::Hashing, 3);
+        let refused = look(dir.path(), &[file("a")], false, &meter).unwrap_err().to_string();
+        assert!(refused.contains("other content"), "{refused}");
+        assert_eq!(
+            look(dir.path(), &[file("a")], true, &meter).unwrap()[0].1,
+            Existing::Other
+        );
+        std::fs::write(dir.path().join("a"), "abc").unwrap();
+        assert_eq!(
+            look(dir.path(), &[file("a")], false, &meter).unwrap()[0].1,
+            Existing::Same
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! Pushing a folder as a step: check, split and hash, ask what is missing, send it, commit, wait until it is ready.
+//!
+//! Nothing is visible before the commit. Chunks that arrived stay known to the run, so the same call after any
+//! interruption sends what is still missing and no more. How bytes are cut and hashed stands in `plan`, how they are
+//! sent in `send`.
+//!
+//! **Invariant:** no call is made before everything that can be checked here was checked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fineline_api::{CreatePushSession, PushSession, PushSessionState, RunName};
+use fineline_format::Digest;
+
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+use crate::folder::{self, LocalFile};
+use crate::http::Client;
+use crate::plan::{self, Plan};
+use crate::progress::{Meter, Phase, Progress};
+use crate::send::Sender;
+use crate::trainer_state::{self, TrainerState};
+
+/// How long the server is asked to wait for the end of verification before it answers.
+const VERIFY_WAIT_S: u64 = 25;
+const VERIFY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a push says of its step.
+#[derive(Debug, Clone, Default)]
+pub struct PushOptions {
+    /// Tokens trained on until this step. When absent, `tokens_seen` or `num_input_tokens_seen` of a
+    /// `trainer_state.json` in the folder gives it, else the run's `tokens_per_step`.
+    pub tokens: Option<u64>,
+    /// Training loss at this step. When absent, `train_loss` or `loss` of a `trainer_state.json` gives it.
+    pub loss: Option<f64>,
+    /// Another spelling of the step (`ckpt_100`), usable as a reference.
+    pub label: Option<String>,
+    /// Further facts by name.
+    pub metadata: BTreeMap<String, String>,
+    /// Tags to set when it becomes ready.
+    pub tags: Vec<String>,
+    /// Whether to make a new revision where the step holds other bytes.
+    pub replace: bool,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PushOutcome {
+    /// The step.
+    pub step: u64,
+    /// The checkpoint's digest.
+    pub digest: Digest,
+    /// Whether the step held this very checkpoint before.
+    pub unchanged: bool,
+    /// Bytes of all files.
+    pub size_bytes: u64,
+    /// Raw bytes of the different chunks that the registry held already.
+    pub held_bytes: u64,
+    /// Bytes of the frames that were sent.
+    pub sent_bytes: u64,
+    /// Chunks that were sent.
+    pub sent_chunks: u64,
+    /// What looked wrong without blocking, and which files were left out.
+    pub warnings: Vec<String>,
+}
+
+/// A folder that is ready to be sent.
+struct Prepared {
+    files: Vec<LocalFile>,
+    plan: Plan,
+    trainer: TrainerState,
+    warnings: Vec<String>,
+}
+
+/// Pushes the files of `dir` as `step` and returns once the registry has read all of them back.
+///
+/// Hidden files and those whose names say that they are unfinished (`.tmp`, `.partial`) are left out, with a warning.
+/// `progress` is called from several threads and should return quickly.
+///
+/// # Errors
+/// [`Error::Folder`], [`Error::Format`] or [`Error::Changed`] when the folder can't be pushed as it is,
+/// [`Error::StepExists`] when the step holds other bytes, [`Error::NotReady`] when the registry finds a fault in what
+/// arrived, and what every call may give.
+pub async fn push(
+    client: &Client,
+    run: &RunName,
+    step: u64,
+    dir: &Path,
+    options: &PushOptions,
+    progress: impl Fn(&Progress) + Send + Sync + 'static,
+) -> Result<PushOutcome> {
+    let (folder, report) = (dir.to_owned(), Arc::new(progress));
+    let hashing = Arc::clone(&report);
+    let mut prepared = blocking(move || prepare(&folder, move |progress| hashing(progress))).await?;
+    let request = describe(step, options, &mut prepared);
+    let plan = &prepared.plan;
+    let mut outcome = PushOutcome {
+        step,
+        digest: plan.manifest.digest(),
+        unchanged: false,
+        size_bytes: plan.manifest.size_bytes(),
+        held_bytes: plan.chunks.iter().map(|chunk| chunk.size_bytes).sum(),
+        sent_bytes: 0,
+        sent_chunks: 0,
+        warnings: Vec::new(),
+    };
+    let mut session = client.create_push_session(run, &request).await?;
+    if session.state == PushSessionState::Open {
+        let sender = Sender::new(client, run, session.id, &prepared.files);
+        match sender.send(plan, move |progress| report(progress)).await {
+            Ok(sent) => {
+                outcome.held_bytes -= sent.raw_bytes;
+                (outcome.sent_bytes, outcome.sent_chunks) = (sent.frame_bytes, sent.n_chunks);
+            }
+            Err(error) => {
+                // Only a courtesy: a session that hears nothing expires. Where nothing gets through it would only wait.
+                if !matches!(error, Error::Connection { .. } | Error::Stalled { .. }) {
+                    client.abort_push_session(run, session.id).await.ok();
+                }
+                return Err(error);
+            }
+        }
+        session = client.commit_push_session(run, session.id, outcome.digest).await?;
+    }
+    let session = settle(client, run, session).await?;
+    outcome.unchanged = session.unchanged;
+    outcome.warnings = prepared.warnings;
+    outcome.warnings.extend(session.warnings);
+    Ok(outcome)
+}
+
+/// All that needs no registry; blocking.
+fn prepare(dir: &Path, progress: impl Fn(&Progress) + Send + Sync + 'static) -> Result<Prepared> {
+    let folder = folder::walk(dir)?;
+    let mut warnings = folder.left_out;
+    warnings.extend(plan::check(&folder.files)?);
+    let (trainer, unread) = trainer_state::read(&folder.files);
+    warnings.extend(unread);
+    let total_bytes = folder.files.iter().map(|file| file.size_bytes).sum();
+    let plan = plan::plan(&folder.files, &Meter::new(progress, Phase::Hashing, total_bytes))?;
+    Ok(Prepared {
+        files: folder.files,
+        plan,
+        trainer,
+        warnings,
+    })
+}
+
+fn describe(step: u64, options: &PushOptions, prepared: &mut Prepared) -> CreatePushSession {
+    if let Some(told) = prepared.trainer.step.filter(|told| *told != step) {
+        let warning = format!("`trainer_state.json` says step `{told}`, it is pushed as step `{step}`");
+        prepared.warnings.push(warning);
+    }
+    CreatePushSession {
+        step,
+        label: options.label.clone(),
+        tokens: options.tokens.or(prepared.trainer.tokens),
+        loss: options.loss.or(prepared.trainer.loss),
+        metadata: options.metadata.clone(),
+        tags: options.tags.clone(),
+        replace: options.replace,
+        manifest_digest: Some(prepared.plan.manifest.digest()),
+    }
+}
+
+/// Waits until a session has ended well.
+async fn settle(client: &Client, run: &RunName, mut session: PushSession) -> Result<PushSession> {
+    loop {
+        match session.state {
+            PushSessionState::Committed => return Ok(session),
+            PushSessionState::Verifying => {
+                // The server waits for us; this only keeps a loop from spinning where it can't.
+                tokio::time::sleep(VERIFY_PAUSE).await;
+                session = client.get_push_session(run, session.id, VERIFY_WAIT_S).await?;
+            }
+            ended => {
+                let reason = match session.failure {
+                    Some(failure) => failure.message,
+                    None => "its push session ended before it was committed: push again".to_owned(),
+                };
+                return Err(Error::NotReady {
+                    step: session.step,
+                    state: ended.as_str(),
+                    reason,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Runs, and the pages of them.
+
+use fineline_api::run::RunAttributes;
+use fineline_api::{CreateRun, Page, Run, RunName, path};
+
+use crate::call::Call;
+use crate::error::Result;
+use crate::http::Client;
+
+impl Client {
+    /// Creates a run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] when it exists.
+    pub async fn create_run(&self, run: &RunName, attributes: &RunAttributes) -> Result<Run> {
+        let body = CreateRun {
+            run: run.clone(),
+            attributes: attributes.clone(),
+        };
+        self.json(Call::post(format!("{}/runs", path::API)).json(&body)).await
+    }
+
+    /// One page of the runs that the token reads, by name; `prefix` is that of `namespace/name`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_runs(&self, prefix: Option<&str>, cursor: Option<&str>, limit: Option<u64>) -> Result<Page<Run>> {
+        let call = Call::get(format!("{}/runs", path::API));
+        self.json(
+            call.query("prefix", prefix)
+                .query("cursor", cursor)
+                .query("limit", limit),
+        )
+        .await
+    }
+
+    /// A run.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] when there is none that the token may know of.
+    pub async fn get_run(&self, run: &RunName) -> Result<Run> {
+        self.json(Call::get(path::run(run, ""))).await
+    }
+
+    /// Sets what describes a run.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] when there is none that the token may know of.
+    pub async fn update_run(&self, run: &RunName, attributes: &RunAttributes) -> Result<Run> {
+        self.json(Call::patch(path::run(run, "")).json(attributes)).await
+    }
+}

@@ -1,0 +1,3 @@
+//! Models on candle.
+
+pub mod llama;

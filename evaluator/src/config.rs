@@ -1,0 +1,228 @@
+//! A model's config.json, read by ourselves: what we do not compute exactly is refused by name, since a field that is
+//! passed over gives another model without a word.
+//!
+//! Takes transformers' v4 form (`rope_theta`, `rope_scaling`, `torch_dtype`) and its v5 form (`rope_parameters`,
+//! `dtype`), and old files that lack `num_key_value_heads`, `rope_theta` and `head_dim`.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The one architecture that is computed.
+pub const ARCHITECTURE: &str = "LlamaForCausalLM";
+
+/// The shape of a LLaMA.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub n_layers: usize,
+    /// Heads of queries.
+    pub n_heads: usize,
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// The longest input.
+    pub max_length: usize,
+    /// Of RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary embedding's frequencies.
+    pub rope_theta: f64,
+    /// Whether the embedding is the output matrix too.
+    pub tied: bool,
+    /// The id of the token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The id of the token that ends a text.
+    pub eos_token_id: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    hidden_act: Option<String>,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: usize,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Map<String, Value>>,
+    rope_parameters: Option<Map<String, Value>>,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    quantization_config: Option<Value>,
+    partial_rotary_factor: Option<f64>,
+    bos_token_id: Option<Value>,
+    eos_token_id: Option<Value>,
+}
+
+impl Config {
+    /// Reads config.json.
+    ///
+    /// # Errors
+    /// A sentence that names the field and what is not supported.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let raw: Raw = serde_json::from_slice(json).context("config.json can't be read")?;
+        let architecture = raw.architectures.as_ref().and_then(|list| list.first());
+        if let Some(other) = architecture.filter(|name| *name != ARCHITECTURE) {
+            bail!("architecture `{other}` is not supported: only `{ARCHITECTURE}` is");
+        }
+        if let Some(other) = raw.model_type.as_deref().filter(|name| *name != "llama") {
+            bail!("model_type `{other}` is not supported: only `llama` is");
+        }
+        if let Some(other) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
+            bail!("hidden_act `{other}` is not supported: only `silu` is");
+        }
+        for (field, value) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
+            ensure!(!value.unwrap_or(false), "`{field}: true` is not supported");
+        }
+        ensure!(
+            raw.quantization_config.is_none(),
+            "`quantization_config` is not supported: push the full weights"
+        );
+        ensure!(
+            raw.partial_rotary_factor.unwrap_or(1.0) == 1.0,
+            "`partial_rotary_factor` other than 1 is not supported"
+        );
+        let n_heads = raw.num_attention_heads;
+        let n_kv_heads = raw.num_key_value_heads.unwrap_or(n_heads);
+        ensure!(n_heads > 0 && n_kv_heads > 0, "`num_attention_heads` is 0");
+        ensure!(
+            n_heads.is_multiple_of(n_kv_heads),
+            "{n_heads} heads can't share {n_kv_heads} key-value heads"
+        );
+        ensure!(
+            raw.head_dim.is_some() || raw.hidden_size.is_multiple_of(n_heads),
+            "`head_dim` is missing"
+        );
+        Ok(Self {
+            hidden_size: raw.hidden_size,
+            intermediate_size: raw.intermediate_size,
+            n_layers: raw.num_hidden_layers,
+            n_heads,
+            n_kv_heads,
+            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / n_heads),
+            vocab_size: raw.vocab_size,
+            max_length: raw.max_position_embeddings.unwrap_or(2048),
+            rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
+            rope_theta: rope_theta(raw.rope_theta, raw.rope_scaling, raw.rope_parameters)?,
+            tied: raw.tie_word_embeddings.unwrap_or(false),
+            bos_token_id: token_id(raw.bos_token_id.as_ref()),
+            eos_token_id: token_id(raw.eos_token_id.as_ref()),
+        })
+    }
+
+    /// Parameters of the model.
+    pub fn n_parameters(&self) -> u64 {
+        let (h, d) = (self.hidden_size, self.head_dim);
+        let attention = 2 * h * self.n_heads * d + 2 * h * self.n_kv_heads * d;
+        let layer = attention + 3 * h * self.intermediate_size + 2 * h;
+        let embeddings = if self.tied { 1 } else { 2 } * self.vocab_size * h;
+        (self.n_layers * layer + embeddings + h) as u64
+    }
+}
+
+/// One id, or the first of several.
+fn token_id(value: Option<&Value>) -> Option<u32> {
+    let value = value?;
+    let first = value.as_array().map_or(Some(value), |list| list.first())?;
+    u32::try_from(first.as_u64()?).ok()
+}
+
+fn rope_theta(
+    theta: Option<f64>,
+    scaling: Option<Map<String, Value>>,
+    parameters: Option<Map<String, Value>>,
+) -> Result<f64> {
+    let mut found = theta;
+    for (name, fields) in [("rope_scaling", scaling), ("rope_parameters", parameters)] {
+        for (key, value) in fields.into_iter().flatten() {
+            match key.as_str() {
+                "rope_type" | "type" => {
+                    let kind = value.as_str().unwrap_or("?");
+                    ensure!(
+                        kind == "default",
+                        "rope type `{kind}` is not supported: only `default` is"
+                    );
+                }
+                "rope_theta" => {
+                    let value = value
+                        .as_f64()
+                        .with_context(|| format!("`{name}.rope_theta` is no number"))?;
+                    ensure!(
+                        found.is_none_or(|found| found == value),
+                        "`rope_theta` stands twice with two values"
+                    );
+                    found = Some(value);
+                }
+                "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
+                other => bail!("`{name}.{other}` is not supported"),
+            }
+        }
+    }
+    Ok(found.unwrap_or(10_000.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: &str =
+        r#""hidden_size":64,"intermediate_size":172,"num_hidden_layers":5,"num_attention_heads":8,"vocab_size":512"#;
+
+    fn parse(extra: &str) -> Result<Config> {
+        Config::parse(format!("{{{SHAPE}{extra}}}").as_bytes())
+    }
+
+    #[test]
+    fn both_forms_of_rope_mean_the_same() {
+        let v4 = parse(r#","rope_theta":500000.0,"rope_scaling":null"#).unwrap();
+        let v5 = parse(r#","rope_parameters":{"rope_theta":500000.0,"rope_type":"default"}"#).unwrap();
+        assert_eq!(v4, v5);
+        assert_eq!(v4.rope_theta, 500_000.0);
+    }
+
+    #[test]
+    fn old_configs_have_their_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(
+            (config.n_kv_heads, config.head_dim, config.rope_theta, config.max_length),
+            (8, 8, 10_000.0, 2048)
+        );
+    }
+
+    #[test]
+    fn what_is_not_computed_is_refused_by_name() {
+        for (extra, expected) in [
+            (r#","rope_scaling":{"type":"linear","factor":2.0}"#, "`linear`"),
+            (r#","rope_parameters":{"rope_type":"yarn"}"#, "`yarn`"),
+            (
+                r#","rope_parameters":{"rope_type":"default","factor":8.0}"#,
+                "`rope_parameters.factor`",
+            ),
+            (
+                r#","rope_theta":1.0,"rope_parameters":{"rope_theta":2.0}"#,
+                "two values",
+            ),
+            (r#","architectures":["MistralForCausalLM"]"#, "MistralForCausalLM"),
+            (r#","hidden_act":"gelu""#, "`gelu`"),
+            (r#","attention_bias":true"#, "attention_bias"),
+            (r#","num_key_value_heads":3"#, "can't share 3"),
+        ] {
+            let error = format!("{:#}", parse(extra).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The per-sample log, a JSON object a line, in lm-eval's fields.
+
+use anyhow::Result;
+use fineline_format::Digest;
+use fineline_format::task::{OutputType, TaskFile};
+use serde_json::{Map, Value, json};
+
+use super::metric::Outcome;
+use super::{Sample, Target};
+use crate::engine::Answer;
+
+/// Writes the line of a sample.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    file: &TaskFile,
+    doc_id: usize,
+    sample: &Sample,
+    answers: &[Answer],
+    outcome: &Outcome,
+) -> Result<()> {
+    let rolling = file.output_type == OutputType::LoglikelihoodRolling;
+    let argument = |(context, continuation): &(String, String)| match rolling {
+        true => json!({ "arg_0": context }),
+        false => json!({ "arg_0": context, "arg_1": continuation }),
+    };
+    let arguments: Map<String, Value> = sample
+        .requests
+        .iter()
+        .enumerate()
+        .map(|(i, request)| (format!("gen_args_{i}"), argument(request)))
+        .collect();
+    let response = |answer: &Answer| match rolling {
+        true => json!(answer.log_likelihood),
+        false => json!([answer.log_likelihood, answer.is_greedy]),
+    };
+    let responses: Vec<Value> = answers.iter().map(response).collect();
+    let target = match &sample.target {
+        Target::Choice(index) => index.to_string(),
+        Target::Text(text) => text.clone(),
+    };
+    // lm-eval hashes Python's json.dumps(doc, indent=2, ensure_ascii=False), which serde_json's pretty form equals.
+    let doc_hash = Digest::of(serde_json::to_string_pretty(&sample.doc)?.as_bytes()).to_hex();
+    let mut line = Map::new();
+    line.insert("doc_id".to_owned(), json!(doc_id));
+    line.insert("doc".to_owned(), sample.doc.clone());
+    line.insert("target".to_owned(), json!(target));
+    line.insert("arguments".to_owned(), Value::Object(arguments));
+    line.insert(
+        "resps".to_owned(),
+        responses.iter().map(|response| json!([response])).collect(),
+    );
+    line.insert("filtered_resps".to_owned(), Value::Array(responses));
+    line.insert("filter".to_owned(), json!("none"));
+    let metrics: Vec<&str> = file.metrics.iter().map(|metric| metric.as_str()).collect();
+    line.insert("metrics".to_owned(), json!(metrics));
+    line.insert("doc_hash".to_owned(), json!(doc_hash));
+    line.insert(
+        "prompt_hash".to_owned(),
+        json!(Digest::of(sample.requests[0].0.as_bytes()).to_hex()),
+    );
+    line.insert("target_hash".to_owned(), json!(Digest::of(target.as_bytes()).to_hex()));
+    for &metric in &file.metrics {
+        line.insert(metric.as_str().to_owned(), outcome.value(metric));
+    }
+    serde_json::to_writer(&mut *out, &line)?;
+    out.push(b'\n');
+    Ok(())
+}

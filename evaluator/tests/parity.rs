@@ -1,0 +1,142 @@
+//! lm-eval's own numbers on real models: log-likelihood and greedy flag of every logged response of a few tasks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use fineline_evaluator::engine::{CandleEngine, Engine, EngineOptions};
+use fineline_evaluator::task::{Overrides, PreparedTask};
+use fineline_format::task::TaskFile;
+use serde_json::Value;
+
+/// Samples of a task that are compared here; the acceptance script compares all.
+const N_SAMPLES: u64 = 12;
+
+fn data() -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    if data.join("run").is_dir() {
+        return Some(data);
+    }
+    println!("skipped: evaluator/parity: there is no ../shared/data beside the clone");
+    None
+}
+
+fn prepare(yaml_path: &Path, limit: u64, num_fewshot: Option<u32>) -> PreparedTask {
+    let yaml = std::fs::read_to_string(yaml_path).unwrap();
+    let read = |path: &String| std::fs::read(yaml_path.parent().unwrap().join(path)).unwrap();
+    let files = TaskFile::parse(&yaml).unwrap().data_files;
+    let data: BTreeMap<_, _> = files
+        .iter()
+        .map(|(split, paths)| (split.clone(), paths.iter().map(read).collect()))
+        .collect();
+    PreparedTask::new(
+        &yaml,
+        &data,
+        Overrides {
+            limit: Some(limit),
+            num_fewshot,
+        },
+    )
+    .unwrap()
+}
+
+fn lines(bytes: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(bytes)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+}
+
+/// (log-likelihood, greedy flag where there is one) of each response.
+fn responses(sample: &Value) -> Vec<(f64, Option<bool>)> {
+    let response = |response: &Value| match &response[0] {
+        Value::Array(pair) => {
+            let greedy = pair[1].as_bool().unwrap_or_else(|| pair[1] == "True");
+            (number(&pair[0]), Some(greedy))
+        }
+        value => (number(value), None),
+    };
+    sample["resps"].as_array().unwrap().iter().map(response).collect()
+}
+
+#[test]
+fn log_likelihoods_and_requests_are_lm_evals() {
+    let Some(data) = data() else { return };
+    let models = [
+        (
+            "models/stories260K",
+            "stories260K",
+            &["mmlu_anatomy", "val_rolling", "arc_easy", "boolq"][..],
+        ),
+        (
+            "run/step-003000",
+            "run-step-003000",
+            &["lambada", "blimp_anaphor_gender_agreement", "piqa", "openbookqa"][..],
+        ),
+    ];
+    for (model, reference, tasks) in models {
+        let mut engine = CandleEngine::load(&data.join(model), &Device::Cpu, EngineOptions::default()).unwrap();
+        for task in tasks {
+            let shots = (*task == "mmlu_anatomy").then_some(5);
+            let prepared = prepare(&data.join(format!("lm_eval/tasks/{task}.yaml")), N_SAMPLES, shots);
+            let result = prepared.run(&mut engine, &mut |_| {}).unwrap();
+            let log = data.join(format!(
+                "lm_eval/reference/{reference}/samples_{}.jsonl",
+                prepared.name()
+            ));
+            let theirs = lines(&std::fs::read(log).unwrap());
+            let ours = lines(&result.samples_jsonl);
+            assert_eq!(ours.len() as u64, N_SAMPLES);
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert_eq!(ours["arguments"], theirs["arguments"], "{task}");
+                for hash in ["doc_hash", "prompt_hash", "target_hash"] {
+                    assert_eq!(ours[hash], theirs[hash], "{task} {hash}");
+                }
+                for ((ll, greedy), (their_ll, their_greedy)) in responses(ours).into_iter().zip(responses(theirs)) {
+                    assert!(
+                        (ll - their_ll).abs() <= 1e-4 + 1e-4 * their_ll.abs(),
+                        "{task}: {ll} against {their_ll}"
+                    );
+                    assert_eq!(greedy, their_greedy, "{task}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_orders_and_padding_change_nothing() {
+    let Some(data) = data() else { return };
+    let prepared = prepare(&data.join("lm_eval/tasks/arc_easy.yaml"), 30, None);
+    let requests: Vec<(String, String)> = prepared.requests().cloned().collect();
+    let score = |max_batch_tokens: usize, requests: &[(String, String)]| {
+        let options = EngineOptions {
+            max_batch_tokens,
+            ..EngineOptions::default()
+        };
+        let mut engine = CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap();
+        engine.loglikelihood(requests, &mut |_| {}).unwrap()
+    };
+    let alone = score(1, &requests);
+    for max_batch_tokens in [64, 300, 1000, 20_000] {
+        // Shuffled by a fixed stride that is prime to their number.
+        let order: Vec<usize> = (0..requests.len()).map(|i| i * 37 % requests.len()).collect();
+        let shuffled: Vec<_> = order.iter().map(|&i| requests[i].clone()).collect();
+        let answers = score(max_batch_tokens, &shuffled);
+        for (answer, &i) in answers.iter().zip(&order) {
+            let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
+            assert!(
+                (a - b).abs() <= 1e-5 + 1e-5 * b.abs(),
+                "{max_batch_tokens}: {a} against {b}"
+            );
+            assert_eq!(answer.is_greedy, alone[i].is_greedy);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The wire types of Fineline's REST API `/api/v1`: what registry, client and evaluator say to each other.
+//!
+//! No I/O and no rules of the service live here. With the feature `openapi` every type has its schema.
+//!
+//! **Invariant:** requests refuse unknown fields, responses tolerate them; digests are `sha256:<hex>`, times RFC 3339
+//! in UTC, sizes bytes.
+
+mod text;
+
+pub mod checkpoint;
+pub mod chunk;
+pub mod error;
+pub mod evaluation;
+pub mod event;
+pub mod page;
+pub mod path;
+pub mod push_session;
+pub mod reference;
+pub mod run;
+pub mod score;
+pub mod suite;
+pub mod tag;
+pub mod token;
+
+pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointState, ChunkRef, EvaluationCounts, Tensor};
+pub use chunk::{MissingChunks, MissingChunksQuery};
+pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use evaluation::{
+    ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,
+};
+pub use event::{Event, EventKind};
+pub use page::Page;
+pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSessionState};
+pub use reference::Reference;
+pub use run::{CreateRun, Run, RunName, RunPattern};
+pub use score::{ExternalScore, PostScores, Score, TaskScore};
+pub use suite::{Binding, CreateBinding, Suite};
+pub use tag::{CreateRelease, Release, SetTag, Tag};
+pub use token::{CreateToken, CreatedToken, Scope, Token};

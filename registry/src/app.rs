@@ -1,0 +1,56 @@
+//! What every handler and background task is given.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::db::Db;
+use crate::store::Store;
+
+/// Chunks that are decoded and hashed at the same time, whatever the number of requests.
+const MAX_PARALLEL_VERIFICATIONS: usize = 8;
+
+/// The registry's state; cheap to clone. Nothing in it outlives the process, so that replicas can stand beside it.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) db: Db,
+    pub(crate) store: Store,
+    pub(crate) options: Arc<Options>,
+    /// Bounds the work of decoding and hashing what clients send.
+    pub(crate) verifications: Arc<Semaphore>,
+    /// Wakes those who wait for a change of state (long polls); they look again at the database.
+    pub(crate) changed: Arc<Notify>,
+    /// What `/metrics` shows.
+    pub(crate) metrics: PrometheusHandle,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the operator chose.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Whether everybody may read every run.
+    pub(crate) anonymous_read: bool,
+    /// Where users reach the server, for absolute URLs; the request's own host when absent.
+    pub(crate) public_url: Option<String>,
+}
+
+impl App {
+    pub(crate) fn new(db: Db, store: Store, options: Options, metrics: PrometheusHandle) -> Self {
+        Self {
+            db,
+            store,
+            options: Arc::new(options),
+            verifications: Arc::new(Semaphore::new(MAX_PARALLEL_VERIFICATIONS)),
+            changed: Arc::new(Notify::new()),
+            metrics,
+        }
+    }
+}

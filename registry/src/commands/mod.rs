@@ -1,0 +1,77 @@
+//! The verbs of the command line, one a file.
+
+pub(crate) mod fsck;
+pub(crate) mod migrate;
+pub(crate) mod serve;
+pub(crate) mod token;
+pub(crate) mod worker;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+/// Resolves at ctrl-c or SIGTERM.
+pub(crate) async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+/// Resolves when whoever started this process is gone: when its standard input ends.
+#[cfg(feature = "embedded-evaluator")]
+pub(crate) async fn stdin_closed() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own: a blocked read would keep the runtime from ending.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
+/// Lines for people on a terminal, JSON for a log collector; `FINELINE_LOG` filters.
+fn init_tracing() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FINELINE_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init()
+    } else {
+        builder.json().init()
+    }
+}
+
+/// Runs a command on a runtime of its own and says on stderr why it failed.
+pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    init_tracing();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(command))
+    {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line for people, on stderr.
+#[expect(clippy::print_stderr, reason = "the one place where commands speak to people")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// A line of data, on stdout.
+#[expect(clippy::print_stdout, reason = "the one place where commands print data")]
+pub(crate) fn print(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,89 @@
+//! `token create`, `token list`, `token revoke`: on the data folder itself, for who runs the server.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use fineline_api::{CreateToken, RunPattern, Scope};
+use uuid::Uuid;
+
+use crate::commands::print;
+use crate::commands::serve::DataArgs;
+use crate::serve;
+use crate::service;
+
+/// What `token` is told.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Makes a token and prints its secret, once.
+    Create {
+        /// What it is called in lists.
+        #[arg(long)]
+        name: String,
+        /// What it may do: `read`, `write`, `evaluate` or `admin`; may be given several times.
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<Scope>,
+        /// The runs that it is for: `*`, `NAMESPACE/*`, `NAMESPACE/PREFIX*` or `NAMESPACE/NAME`.
+        #[arg(long, default_value = "*")]
+        runs: RunPattern,
+        /// Days until it expires; never when absent.
+        #[arg(long)]
+        expires_in_days: Option<u64>,
+    },
+    /// Lists all tokens without their secrets.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revokes a token by its id.
+    Revoke {
+        /// Its id, as `token list` prints it.
+        id: Uuid,
+    },
+}
+
+/// Carries out the command.
+pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
+    let db = serve::open(&args.data.options()).await?.db;
+    let said = |error: crate::error::ApiError| anyhow::anyhow!("{error}");
+    match args.command {
+        TokenCommand::Create {
+            name,
+            scopes,
+            runs,
+            expires_in_days,
+        } => {
+            let expires_in_s = expires_in_days.map(|days| days.saturating_mul(24 * 60 * 60));
+            let new = CreateToken {
+                name,
+                scopes,
+                pattern: runs,
+                expires_in_s,
+            };
+            print(&service::token::create(&db, new).await.map_err(said)?.secret);
+        }
+        TokenCommand::List { json } => {
+            let tokens = service::token::list(&db).await.map_err(said)?;
+            if json {
+                print(&serde_json::to_string_pretty(&tokens)?);
+            } else {
+                for token in tokens {
+                    let scopes: Vec<_> = token.scopes.iter().map(|scope| scope.as_str()).collect();
+                    let state = if token.revoked_at.is_some() { "revoked" } else { "" };
+                    let (id, pattern, name) = (token.id, token.pattern.to_string(), token.name);
+                    print(&format!("{id}  {:20} {pattern:24} {name}  {state}", scopes.join(",")));
+                }
+            }
+        }
+        TokenCommand::Revoke { id } => service::token::revoke(&db, id).await.map_err(said)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,119 @@
+//! The embedded evaluator: the remote worker's own code as a child process, so that a model that needs too much memory
+//! never takes the registry down.
+
+use std::process::Stdio;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::db::Db;
+use crate::serve::RunningServer;
+use crate::service;
+
+/// How long a child's token lives; a fresh child gets a fresh one before that.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The hidden command that the child runs.
+pub(crate) const COMMAND: &str = "evaluator-worker";
+
+/// Which evaluator a server starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Evaluator {
+    /// None: remote workers do the work.
+    Off,
+    /// One on this device.
+    Device(String),
+}
+
+impl FromStr for Evaluator {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let cuda = text.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok());
+        match text {
+            "off" => Ok(Self::Off),
+            "cpu" => Ok(Self::Device(text.to_owned())),
+            _ if cuda => Ok(Self::Device(text.to_owned())),
+            _ => Err(format!("`{text}` is no evaluator: use `cpu`, `cuda:N` or `off`")),
+        }
+    }
+}
+
+/// Keeps the child running until it is stopped.
+#[derive(Debug)]
+pub(crate) struct EvaluatorChild(Option<JoinHandle<()>>);
+
+impl EvaluatorChild {
+    /// Starts the evaluator of a server.
+    ///
+    /// # Errors
+    /// When this build has none.
+    pub(crate) fn start(server: &RunningServer, evaluator: &Evaluator) -> anyhow::Result<Self> {
+        let Evaluator::Device(device) = evaluator else {
+            return Ok(Self(None));
+        };
+        anyhow::ensure!(
+            cfg!(feature = "embedded-evaluator"),
+            "this build has no evaluator: start with --evaluator off and run `fineline-evaluator` beside it"
+        );
+        let (db, url, device) = (server.app.db.clone(), server.url.clone(), device.clone());
+        Ok(Self(Some(tokio::spawn(keep_running(db, url, device)))))
+    }
+
+    /// Ends the child and waits until it is gone.
+    pub(crate) async fn stop(self) {
+        if let Some(task) = self.0 {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+async fn keep_running(db: Db, url: String, device: String) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let begun = tokio::time::Instant::now();
+        match run_once(&db, &url, &device).await {
+            Ok(()) => tracing::info!("the embedded evaluator starts anew"),
+            Err(error) => tracing::error!("the embedded evaluator ended: {error:#}"),
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            pause = Duration::from_secs(1);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}
+
+async fn run_once(db: &Db, url: &str, device: &str) -> anyhow::Result<()> {
+    let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
+    let token = token.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut child = spawn(url, &token.secret, device)?;
+    // The child ends when this pipe closes: with this process, however it ends.
+    let _alive = child.stdin.take();
+    let ended = tokio::time::timeout(TOKEN_LIFETIME / 2, child.wait()).await;
+    let revoked = service::token::revoke(db, token.token.id).await;
+    if let Err(error) = revoked {
+        tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
+    }
+    match ended {
+        Err(_) => Ok(child.kill().await?),
+        Ok(status) => {
+            let status = status?;
+            anyhow::ensure!(status.success(), "it ended with {status}");
+            Ok(())
+        }
+    }
+}
+
+fn spawn(url: &str, token: &str, device: &str) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("this program's own path")?;
+    let mut command = Command::new(program);
+    command.arg(COMMAND).args(["--device", device]);
+    command.env("FINELINE_URL", url).env("FINELINE_TOKEN", token);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+    command.spawn().context("the embedded evaluator can't be started")
+}

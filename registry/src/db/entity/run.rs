@@ -1,0 +1,20 @@
+//! Table `run`.
+
+use sea_orm::entity::prelude::*;
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "run")]
+pub(crate) struct Model {
+    #[sea_orm(primary_key)]
+    pub(crate) id: i64,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) attributes: Json,
+    pub(crate) created_at_ms: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub(crate) enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

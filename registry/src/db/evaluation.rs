@@ -1,0 +1,418 @@
+//! Evaluations, who holds them, and the workers that ask for them.
+
+use std::collections::HashMap;
+
+use fineline_api::{ClaimEvaluation, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
+use fineline_format::Digest;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, JoinType,
+    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, RelationDef,
+};
+use uuid::Uuid;
+
+use super::entity::{evaluation, revision, revision_evaluation, run, suite, worker};
+use super::revision::RevisionRow;
+use super::run::RunRow;
+
+/// How an evaluation is written by a service: every column but those that never change.
+pub(crate) type EvaluationModel = evaluation::Model;
+
+/// What an evaluation is of.
+#[derive(Debug, Clone)]
+pub(crate) struct EvaluationKey {
+    pub(crate) model: Digest,
+    pub(crate) suite: Digest,
+    pub(crate) dtype: String,
+}
+
+/// Queues an evaluation for a revision.
+pub(crate) async fn insert(
+    conn: &impl ConnectionTrait,
+    run: &RunRow,
+    revision: &RevisionRow,
+    key: &EvaluationKey,
+    architecture: Option<String>,
+) -> Result<Uuid, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let id = Uuid::now_v7();
+    let row = evaluation::ActiveModel {
+        id: Set(id),
+        namespace: Set(run.name.namespace().to_owned()),
+        run_id: Set(run.id),
+        revision_id: Set(revision.id),
+        model_digest: Set(super::blob(&key.model)),
+        suite_digest: Set(super::blob(&key.suite)),
+        dtype: Set(key.dtype.clone()),
+        architecture: Set(architecture),
+        state: Set(EvaluationState::Queued.as_str().to_owned()),
+        reason: Set(None),
+        n_failures: Set(0),
+        n_expiries: Set(0),
+        not_before_ms: Set(now),
+        worker: Set(None),
+        token_id: Set(None),
+        lease_sha256: Set(None),
+        lease_expires_at_ms: Set(None),
+        progress: Set(None),
+        result_digest: Set(None),
+        created_at_ms: Set(now),
+        started_at_ms: Set(None),
+        finished_at_ms: Set(None),
+    };
+    evaluation::Entity::insert(row).exec_without_returning(conn).await?;
+    Ok(id)
+}
+
+/// Evaluations of a key in a namespace with the run that each was queued for.
+pub(crate) async fn by_key(
+    conn: &impl ConnectionTrait,
+    namespace: &str,
+    key: &EvaluationKey,
+) -> Result<Vec<(Uuid, i64)>, DbErr> {
+    let query = evaluation::Entity::find()
+        .select_only()
+        .columns([evaluation::Column::Id, evaluation::Column::RunId])
+        .filter(evaluation::Column::Namespace.eq(namespace))
+        .filter(evaluation::Column::ModelDigest.eq(super::blob(&key.model)))
+        .filter(evaluation::Column::SuiteDigest.eq(super::blob(&key.suite)))
+        .filter(evaluation::Column::Dtype.eq(key.dtype.as_str()))
+        .order_by_asc(evaluation::Column::Id);
+    query.into_tuple().all(conn).await
+}
+
+/// Lets a revision show the scores of an evaluation; whether it did not before.
+pub(crate) async fn link(conn: &impl ConnectionTrait, revision_id: i64, id: Uuid) -> Result<bool, DbErr> {
+    let found = revision_evaluation::Entity::find_by_id((revision_id, id))
+        .one(conn)
+        .await?;
+    if found.is_some() {
+        return Ok(false);
+    }
+    let row = revision_evaluation::ActiveModel {
+        revision_id: Set(revision_id),
+        evaluation_id: Set(id),
+    };
+    revision_evaluation::Entity::insert(row)
+        .exec_without_returning(conn)
+        .await?;
+    Ok(true)
+}
+
+/// The runs and steps that show an evaluation's scores.
+pub(crate) async fn linked(conn: &impl ConnectionTrait, id: Uuid) -> Result<Vec<(i64, u64)>, DbErr> {
+    let of_link: RelationDef = revision_evaluation::Entity::belongs_to(revision::Entity)
+        .from(revision_evaluation::Column::RevisionId)
+        .to(revision::Column::Id)
+        .into();
+    let rows: Vec<(i64, i64)> = revision_evaluation::Entity::find()
+        .select_only()
+        .column(revision::Column::RunId)
+        .column(revision::Column::Step)
+        .join(JoinType::InnerJoin, of_link)
+        .filter(revision_evaluation::Column::EvaluationId.eq(id))
+        .into_tuple()
+        .all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(run, step)| (run, step.unsigned_abs())).collect())
+}
+
+/// How many evaluations of each revision stand where.
+pub(crate) async fn count_by_revision(
+    conn: &impl ConnectionTrait,
+    revision_ids: &[i64],
+) -> Result<HashMap<i64, EvaluationCounts>, DbErr> {
+    let of_link: RelationDef = revision_evaluation::Entity::belongs_to(evaluation::Entity)
+        .from(revision_evaluation::Column::EvaluationId)
+        .to(evaluation::Column::Id)
+        .into();
+    let rows: Vec<(i64, String, i64)> = revision_evaluation::Entity::find()
+        .select_only()
+        .column(revision_evaluation::Column::RevisionId)
+        .column(evaluation::Column::State)
+        .column_as(evaluation::Column::Id.count(), "n")
+        .join(JoinType::InnerJoin, of_link)
+        .filter(revision_evaluation::Column::RevisionId.is_in(revision_ids.iter().copied()))
+        .group_by(revision_evaluation::Column::RevisionId)
+        .group_by(evaluation::Column::State)
+        .into_tuple()
+        .all(conn)
+        .await?;
+    let mut counts: HashMap<i64, EvaluationCounts> = HashMap::new();
+    for (revision, state, n) in rows {
+        let counts = counts.entry(revision).or_default();
+        let n = n.unsigned_abs();
+        match state.parse().map_err(DbErr::Type)? {
+            EvaluationState::Queued => counts.queued = n,
+            EvaluationState::Leased => counts.leased = n,
+            EvaluationState::Done => counts.done = n,
+            EvaluationState::Failed => counts.failed = n,
+            EvaluationState::Parked => counts.parked = n,
+            EvaluationState::Cancelled => counts.cancelled = n,
+        }
+    }
+    Ok(counts)
+}
+
+/// The row of an evaluation, to be changed and [`save`]d in one transaction.
+pub(crate) async fn find(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<EvaluationModel>, DbErr> {
+    evaluation::Entity::find_by_id(id).one(conn).await
+}
+
+/// Writes a changed row back.
+pub(crate) async fn save(conn: &impl ConnectionTrait, row: EvaluationModel) -> Result<(), DbErr> {
+    evaluation::Entity::update(sea_orm::ActiveModelTrait::reset_all(row.into_active_model()))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Leases that ran out.
+pub(crate) async fn expired(conn: &impl ConnectionTrait, now_ms: i64) -> Result<Vec<EvaluationModel>, DbErr> {
+    let query = evaluation::Entity::find()
+        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
+        .filter(evaluation::Column::LeaseExpiresAtMs.lt(now_ms));
+    query.all(conn).await
+}
+
+/// The oldest queued evaluation that the worker can do, in runs that `pattern` matches. Called in the transaction that
+/// takes it: on SQLite there is one writer.
+pub(crate) async fn pick(
+    conn: &impl ConnectionTrait,
+    pattern: &RunPattern,
+    claim: &ClaimEvaluation,
+    now_ms: i64,
+) -> Result<Option<EvaluationModel>, DbErr> {
+    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
+        .from(evaluation::Column::RunId)
+        .to(run::Column::Id)
+        .into();
+    let query = evaluation::Entity::find()
+        .join(JoinType::InnerJoin, of_run)
+        .filter(super::run::matches(pattern))
+        .filter(evaluation::Column::State.eq(EvaluationState::Queued.as_str()))
+        .filter(evaluation::Column::NotBeforeMs.lte(now_ms))
+        .filter(evaluation::Column::Dtype.is_in(claim.dtypes.iter().map(String::as_str)))
+        .filter(evaluation::Column::Architecture.is_in(claim.architectures.iter().map(String::as_str)))
+        .order_by_asc(evaluation::Column::CreatedAtMs)
+        .order_by_asc(evaluation::Column::Id);
+    query.one(conn).await
+}
+
+/// The revisions that a token holds live leases for.
+pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
+    leased(conn, token_id, evaluation::Column::RevisionId).await
+}
+
+/// The suites that a token holds live leases for.
+pub(crate) async fn leased_suites(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<Digest>, DbErr> {
+    let rows: Vec<Vec<u8>> = leased(conn, token_id, evaluation::Column::SuiteDigest).await?;
+    rows.iter().map(|row| super::digest(row)).collect()
+}
+
+async fn leased<T>(conn: &impl ConnectionTrait, token_id: Uuid, column: evaluation::Column) -> Result<Vec<T>, DbErr>
+where
+    T: sea_orm::TryGetable + Send + Sync,
+    (T,): sea_orm::TryGetableMany,
+{
+    let now = super::now_ms(conn).await?;
+    let query = evaluation::Entity::find()
+        .select_only()
+        .column(column)
+        .filter(evaluation::Column::TokenId.eq(token_id))
+        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
+        .filter(evaluation::Column::LeaseExpiresAtMs.gt(now));
+    let rows: Vec<(T,)> = query.into_tuple().all(conn).await?;
+    Ok(rows.into_iter().map(|(value,)| value).collect())
+}
+
+/// What a list of evaluations is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EvaluationFilter {
+    pub(crate) run_id: Option<i64>,
+    pub(crate) revision_id: Option<i64>,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) state: Option<EvaluationState>,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct Names {
+    id: Uuid,
+    namespace: String,
+    run_name: String,
+    step: i64,
+    checkpoint_digest: Option<Vec<u8>>,
+    suite_name: String,
+}
+
+/// Evaluations as the API shows them, by id, those after `after` only: linked to runs that `pattern` matches, each shown
+/// for the run and step that it was queued for.
+pub(crate) async fn list(
+    conn: &impl ConnectionTrait,
+    pattern: &RunPattern,
+    filter: &EvaluationFilter,
+    after: Option<Uuid>,
+    limit: u64,
+) -> Result<Vec<Evaluation>, DbErr> {
+    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
+        .from(evaluation::Column::RunId)
+        .to(run::Column::Id)
+        .into();
+    let mut query = evaluation::Entity::find()
+        .join(JoinType::InnerJoin, of_run)
+        .filter(super::run::matches(pattern));
+    if let Some(state) = filter.state {
+        query = query.filter(evaluation::Column::State.eq(state.as_str()));
+    }
+    if let Some(id) = filter.id {
+        query = query.filter(evaluation::Column::Id.eq(id));
+    }
+    if let Some(after) = after {
+        query = query.filter(evaluation::Column::Id.gt(after));
+    }
+    if filter.run_id.is_some() || filter.revision_id.is_some() {
+        query = query.filter(evaluation::Column::Id.in_subquery(linked_to(filter)));
+    }
+    let rows = query
+        .order_by_asc(evaluation::Column::Id)
+        .limit(limit)
+        .all(conn)
+        .await?;
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut names = names(conn, &ids).await?;
+    let describe = |row: EvaluationModel| describe(row, &mut names);
+    rows.into_iter().map(describe).collect()
+}
+
+fn linked_to(filter: &EvaluationFilter) -> sea_orm::sea_query::SelectStatement {
+    use sea_orm::QueryTrait;
+    let of_link: RelationDef = revision_evaluation::Entity::belongs_to(revision::Entity)
+        .from(revision_evaluation::Column::RevisionId)
+        .to(revision::Column::Id)
+        .into();
+    let mut links = revision_evaluation::Entity::find()
+        .select_only()
+        .column(revision_evaluation::Column::EvaluationId)
+        .join(JoinType::InnerJoin, of_link);
+    if let Some(run_id) = filter.run_id {
+        links = links.filter(revision::Column::RunId.eq(run_id));
+    }
+    if let Some(revision_id) = filter.revision_id {
+        links = links.filter(revision::Column::Id.eq(revision_id));
+    }
+    links.into_query()
+}
+
+async fn names(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<HashMap<Uuid, Names>, DbErr> {
+    let to = |def: RelationDef| def;
+    let query = evaluation::Entity::find()
+        .select_only()
+        .column(evaluation::Column::Id)
+        .column(run::Column::Namespace)
+        .column_as(run::Column::Name, "run_name")
+        .column(revision::Column::Step)
+        .column(revision::Column::CheckpointDigest)
+        .column_as(suite::Column::Name, "suite_name")
+        .join(
+            JoinType::InnerJoin,
+            to(evaluation::Entity::belongs_to(run::Entity)
+                .from(evaluation::Column::RunId)
+                .to(run::Column::Id)
+                .into()),
+        )
+        .join(
+            JoinType::InnerJoin,
+            to(evaluation::Entity::belongs_to(revision::Entity)
+                .from(evaluation::Column::RevisionId)
+                .to(revision::Column::Id)
+                .into()),
+        )
+        .join(
+            JoinType::InnerJoin,
+            to(evaluation::Entity::belongs_to(suite::Entity)
+                .from(evaluation::Column::SuiteDigest)
+                .to(suite::Column::Digest)
+                .into()),
+        )
+        .filter(evaluation::Column::Id.is_in(ids.iter().copied()));
+    let rows: Vec<Names> = query.into_model().all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+}
+
+fn describe(row: EvaluationModel, names: &mut HashMap<Uuid, Names>) -> Result<Evaluation, DbErr> {
+    let missing = || DbErr::RecordNotFound(format!("run, revision or suite of evaluation {}", row.id));
+    let names = names.remove(&row.id).ok_or_else(missing)?;
+    let checkpoint = names.checkpoint_digest.as_deref().ok_or_else(missing)?;
+    Ok(Evaluation {
+        id: row.id,
+        run: fineline_api::RunName::new(&names.namespace, &names.run_name).map_err(DbErr::Type)?,
+        step: names.step.unsigned_abs(),
+        checkpoint: super::digest(checkpoint)?,
+        model_digest: super::digest(&row.model_digest)?,
+        suite: names.suite_name,
+        suite_digest: super::digest(&row.suite_digest)?,
+        dtype: row.dtype,
+        architecture: row.architecture,
+        state: row.state.parse().map_err(DbErr::Type)?,
+        reason: row.reason,
+        n_failures: row.n_failures.unsigned_abs(),
+        n_expiries: row.n_expiries.unsigned_abs(),
+        worker: row.worker,
+        progress: row.progress.map(super::from_json).transpose()?,
+        lease_expires_at: row.lease_expires_at_ms.map(super::time),
+        created_at: super::time(row.created_at_ms),
+        started_at: row.started_at_ms.map(super::time),
+        finished_at: row.finished_at_ms.map(super::time),
+    })
+}
+
+/// Writes down that a worker asked, and what it can do.
+pub(crate) async fn see_worker(
+    conn: &impl ConnectionTrait,
+    token_id: Uuid,
+    claim: &ClaimEvaluation,
+) -> Result<(), DbErr> {
+    let row = worker::ActiveModel {
+        name: Set(claim.worker.clone()),
+        token_id: Set(token_id),
+        device: Set(claim.device.clone()),
+        memory_bytes: Set(super::signed(claim.memory_bytes)),
+        dtypes: Set(super::to_json(&claim.dtypes)?),
+        architectures: Set(super::to_json(&claim.architectures)?),
+        seen_at_ms: Set(super::now_ms(conn).await?),
+    };
+    let again = OnConflict::columns([worker::Column::Name, worker::Column::TokenId])
+        .update_columns([
+            worker::Column::Device,
+            worker::Column::MemoryBytes,
+            worker::Column::Dtypes,
+            worker::Column::Architectures,
+            worker::Column::SeenAtMs,
+        ])
+        .to_owned();
+    worker::Entity::insert(row)
+        .on_conflict(again)
+        .exec_without_returning(conn)
+        .await
+        .map(|_| ())
+}
+
+/// What the workers that asked since `since_ms` can do: (dtypes, architectures) of each.
+pub(crate) async fn workers(
+    conn: &impl ConnectionTrait,
+    since_ms: i64,
+) -> Result<Vec<(Vec<String>, Vec<String>)>, DbErr> {
+    let rows = worker::Entity::find()
+        .filter(worker::Column::SeenAtMs.gte(since_ms))
+        .all(conn)
+        .await?;
+    rows.into_iter()
+        .map(|row| Ok((super::from_json(row.dtypes)?, super::from_json(row.architectures)?)))
+        .collect()
+}
+
+/// Whether any work is out with a worker, which then need not ask for more.
+pub(crate) async fn any_leased(conn: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let query = evaluation::Entity::find().filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()));
+    Ok(query.count(conn).await? > 0)
+}

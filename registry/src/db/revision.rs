@@ -1,0 +1,384 @@
+//! Revisions (what steps point to) and the checkpoints that they hold.
+
+use std::collections::BTreeMap;
+
+use fineline_api::CheckpointState;
+use fineline_format::Digest;
+use sea_orm::sea_query::{Condition, Expr, OnConflict};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use uuid::Uuid;
+
+use super::entity::{checkpoint, revision};
+
+/// A revision as the services see it.
+#[derive(Debug, Clone)]
+pub(crate) struct RevisionRow {
+    pub(crate) id: i64,
+    pub(crate) run_id: i64,
+    pub(crate) step: u64,
+    pub(crate) label: Option<String>,
+    pub(crate) state: CheckpointState,
+    pub(crate) current: bool,
+    pub(crate) checkpoint: Option<Digest>,
+    pub(crate) weights_digest: Option<Digest>,
+    pub(crate) model_digest: Option<Digest>,
+    pub(crate) tokens: Option<u64>,
+    pub(crate) loss: Option<f64>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) failure: Option<String>,
+    pub(crate) replace: bool,
+    pub(crate) created_at_ms: i64,
+    pub(crate) ready_at_ms: Option<i64>,
+}
+
+fn revision_row(row: revision::Model) -> Result<RevisionRow, DbErr> {
+    let digest = |blob: Option<Vec<u8>>| blob.as_deref().map(super::digest).transpose();
+    Ok(RevisionRow {
+        id: row.id,
+        run_id: row.run_id,
+        step: row.step.unsigned_abs(),
+        label: row.label,
+        state: row.state.parse().map_err(DbErr::Type)?,
+        current: row.current,
+        checkpoint: digest(row.checkpoint_digest)?,
+        weights_digest: digest(row.weights_digest)?,
+        model_digest: digest(row.model_digest)?,
+        tokens: row.tokens.map(i64::unsigned_abs),
+        loss: row.loss,
+        metadata: super::from_json(row.metadata)?,
+        tags: super::from_json(row.tags)?,
+        warnings: super::from_json(row.warnings)?,
+        failure: row.failure,
+        replace: row.replace,
+        created_at_ms: row.created_at_ms,
+        ready_at_ms: row.ready_at_ms,
+    })
+}
+
+/// What a push says of a new revision.
+#[derive(Debug)]
+pub(crate) struct NewRevision {
+    pub(crate) run_id: i64,
+    pub(crate) step: u64,
+    pub(crate) label: Option<String>,
+    pub(crate) tokens: Option<u64>,
+    pub(crate) loss: Option<f64>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) replace: bool,
+}
+
+/// Adds a revision that receives.
+pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewRevision) -> Result<RevisionRow, DbErr> {
+    let row = revision::ActiveModel {
+        id: NotSet,
+        run_id: Set(new.run_id),
+        step: Set(super::signed(new.step)),
+        label: Set(new.label),
+        state: Set(CheckpointState::Receiving.as_str().to_owned()),
+        current: Set(false),
+        checkpoint_digest: Set(None),
+        weights_digest: Set(None),
+        model_digest: Set(None),
+        tokens: Set(new.tokens.map(super::signed)),
+        loss: Set(new.loss),
+        metadata: Set(super::to_json(&new.metadata)?),
+        tags: Set(super::to_json(&new.tags)?),
+        warnings: Set(serde_json::Value::Array(Vec::new())),
+        failure: Set(None),
+        replace: Set(new.replace),
+        created_at_ms: Set(super::now_ms(conn).await?),
+        ready_at_ms: Set(None),
+        verifier: Set(None),
+        verifier_until_ms: Set(None),
+    };
+    revision_row(revision::Entity::insert(row).exec_with_returning(conn).await?)
+}
+
+/// The revision of that id.
+pub(crate) async fn get(conn: &impl ConnectionTrait, id: i64) -> Result<RevisionRow, DbErr> {
+    let row = revision::Entity::find_by_id(id).one(conn).await?;
+    revision_row(row.ok_or_else(|| DbErr::RecordNotFound(format!("revision {id}")))?)
+}
+
+/// Takes a revision away that never became anything.
+pub(crate) async fn delete(conn: &impl ConnectionTrait, id: i64) -> Result<(), DbErr> {
+    revision::Entity::delete_by_id(id).exec(conn).await.map(|_| ())
+}
+
+fn is(state: CheckpointState) -> Condition {
+    Condition::all().add(revision::Column::State.eq(state.as_str()))
+}
+
+/// The ready revision that the step of a run points to.
+pub(crate) async fn current(conn: &impl ConnectionTrait, run_id: i64, step: u64) -> Result<Option<RevisionRow>, DbErr> {
+    let query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Step.eq(super::signed(step)))
+        .filter(revision::Column::Current.eq(true));
+    query.one(conn).await?.map(revision_row).transpose()
+}
+
+/// A ready revision of the run that holds the checkpoint; the current one first.
+pub(crate) async fn by_checkpoint(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    digest: &Digest,
+) -> Result<Option<RevisionRow>, DbErr> {
+    let query = revision::Entity::find()
+        .filter(revision::Column::CheckpointDigest.eq(super::blob(digest)))
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(is(CheckpointState::Ready))
+        .order_by_desc(revision::Column::Current)
+        .order_by_desc(revision::Column::Id);
+    query.one(conn).await?.map(revision_row).transpose()
+}
+
+/// The current revision that was pushed under that spelling, the newest step first.
+pub(crate) async fn by_label(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    label: &str,
+) -> Result<Option<RevisionRow>, DbErr> {
+    let query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Label.eq(label))
+        .filter(revision::Column::Current.eq(true))
+        .order_by_desc(revision::Column::Step);
+    query.one(conn).await?.map(revision_row).transpose()
+}
+
+/// The newest current step of a run, below `before` where that is given.
+pub(crate) async fn latest(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    before: Option<u64>,
+) -> Result<Option<RevisionRow>, DbErr> {
+    let mut query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Current.eq(true))
+        .order_by_desc(revision::Column::Step);
+    if let Some(before) = before {
+        query = query.filter(revision::Column::Step.lt(super::signed(before)));
+    }
+    query.one(conn).await?.map(revision_row).transpose()
+}
+
+/// Current steps of the run with these weights, other than `step`.
+pub(crate) async fn steps_with_weights(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    weights: &Digest,
+    step: u64,
+) -> Result<Vec<u64>, DbErr> {
+    let query = revision::Entity::find()
+        .select_only()
+        .column(revision::Column::Step)
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::WeightsDigest.eq(super::blob(weights)))
+        .filter(revision::Column::Current.eq(true))
+        .filter(revision::Column::Step.ne(super::signed(step)))
+        .order_by_asc(revision::Column::Step)
+        .limit(10);
+    let steps: Vec<i64> = query.into_tuple().all(conn).await?;
+    Ok(steps.into_iter().map(i64::unsigned_abs).collect())
+}
+
+/// What a list of revisions is narrowed to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RevisionFilter {
+    pub(crate) step_min: Option<u64>,
+    pub(crate) step_max: Option<u64>,
+    /// Only this state; all but deleted ones when absent.
+    pub(crate) state: Option<CheckpointState>,
+    /// Replaced revisions too.
+    pub(crate) all_revisions: bool,
+    /// Evaluable ones only.
+    pub(crate) evaluable: bool,
+}
+
+/// Revisions of a run by step and age, those after `after` (step, id) only.
+pub(crate) async fn list(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    filter: RevisionFilter,
+    after: Option<(u64, i64)>,
+    limit: u64,
+) -> Result<Vec<RevisionRow>, DbErr> {
+    let mut query = revision::Entity::find().filter(revision::Column::RunId.eq(run_id));
+    query = match filter.state {
+        Some(state) => query.filter(is(state)),
+        None => query.filter(revision::Column::State.ne(CheckpointState::Deleted.as_str())),
+    };
+    if let Some(min) = filter.step_min {
+        query = query.filter(revision::Column::Step.gte(super::signed(min)));
+    }
+    if let Some(max) = filter.step_max {
+        query = query.filter(revision::Column::Step.lte(super::signed(max)));
+    }
+    if filter.evaluable {
+        query = query.filter(revision::Column::ModelDigest.is_not_null());
+    }
+    if !filter.all_revisions {
+        let unpublished = revision::Column::State.ne(CheckpointState::Ready.as_str());
+        query = query.filter(
+            Condition::any()
+                .add(revision::Column::Current.eq(true))
+                .add(unpublished),
+        );
+    }
+    if let Some((step, id)) = after {
+        let step = super::signed(step);
+        let same_step = Condition::all()
+            .add(revision::Column::Step.eq(step))
+            .add(revision::Column::Id.gt(id));
+        query = query.filter(Condition::any().add(revision::Column::Step.gt(step)).add(same_step));
+    }
+    let query = query
+        .order_by_asc(revision::Column::Step)
+        .order_by_asc(revision::Column::Id)
+        .limit(limit);
+    query.all(conn).await?.into_iter().map(revision_row).collect()
+}
+
+/// A revision goes from receiving to verifying with the checkpoint that was committed.
+pub(crate) async fn set_verifying(conn: &impl ConnectionTrait, id: i64, checkpoint: &Digest) -> Result<bool, DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(
+            revision::Column::State,
+            Expr::value(CheckpointState::Verifying.as_str()),
+        )
+        .col_expr(revision::Column::CheckpointDigest, Expr::value(super::blob(checkpoint)))
+        .filter(revision::Column::Id.eq(id))
+        .filter(is(CheckpointState::Receiving));
+    Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// Takes a revision that nobody verifies (any more), for `lease_ms`.
+pub(crate) async fn claim_verifying(
+    conn: &impl ConnectionTrait,
+    verifier: Uuid,
+    lease_ms: i64,
+) -> Result<Option<RevisionRow>, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let free = Condition::any()
+        .add(revision::Column::VerifierUntilMs.is_null())
+        .add(revision::Column::VerifierUntilMs.lt(now));
+    let picked = revision::Entity::find()
+        .filter(is(CheckpointState::Verifying))
+        .filter(free)
+        .order_by_asc(revision::Column::Id)
+        .one(conn)
+        .await?;
+    let Some(picked) = picked else { return Ok(None) };
+    renew_verifying(conn, picked.id, verifier, lease_ms).await?;
+    revision_row(picked).map(Some)
+}
+
+/// Keeps a revision for the one who verifies it.
+pub(crate) async fn renew_verifying(
+    conn: &impl ConnectionTrait,
+    id: i64,
+    verifier: Uuid,
+    lease_ms: i64,
+) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::Verifier, Expr::value(verifier))
+        .col_expr(revision::Column::VerifierUntilMs, Expr::value(now + lease_ms))
+        .filter(revision::Column::Id.eq(id))
+        .filter(is(CheckpointState::Verifying));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// A revision ends without becoming ready.
+pub(crate) async fn set_failed(conn: &impl ConnectionTrait, id: i64, failure: &str) -> Result<(), DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Failed.as_str()))
+        .col_expr(revision::Column::Failure, Expr::value(failure))
+        .filter(revision::Column::Id.eq(id));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// A revision becomes ready, and the one its step points to.
+pub(crate) async fn set_ready(conn: &impl ConnectionTrait, row: &RevisionRow) -> Result<(), DbErr> {
+    let replaced = revision::Entity::update_many()
+        .col_expr(revision::Column::Current, Expr::value(false))
+        .filter(revision::Column::RunId.eq(row.run_id))
+        .filter(revision::Column::Step.eq(super::signed(row.step)));
+    replaced.exec(conn).await?;
+    let blob = |digest: &Option<Digest>| digest.as_ref().map(super::blob);
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Ready.as_str()))
+        .col_expr(revision::Column::Current, Expr::value(true))
+        .col_expr(revision::Column::WeightsDigest, Expr::value(blob(&row.weights_digest)))
+        .col_expr(revision::Column::ModelDigest, Expr::value(blob(&row.model_digest)))
+        .col_expr(revision::Column::Warnings, Expr::value(super::to_json(&row.warnings)?))
+        .col_expr(revision::Column::ReadyAtMs, Expr::value(super::now_ms(conn).await?))
+        .filter(revision::Column::Id.eq(row.id));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// What follows from a checkpoint's bytes alone.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointRow {
+    pub(crate) digest: Digest,
+    /// Its canonical manifest.
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) n_files: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) weights_digest: Option<Digest>,
+    pub(crate) model_digest: Option<Digest>,
+    pub(crate) architecture: Option<String>,
+}
+
+/// Writes down a checkpoint; one that is known stays as it is.
+pub(crate) async fn insert_checkpoint(conn: &impl ConnectionTrait, new: &CheckpointRow) -> Result<(), DbErr> {
+    let row = checkpoint::ActiveModel {
+        digest: Set(super::blob(&new.digest)),
+        manifest: Set(new.manifest.clone()),
+        n_files: Set(super::signed(new.n_files)),
+        size_bytes: Set(super::signed(new.size_bytes)),
+        weights_digest: Set(new.weights_digest.as_ref().map(super::blob)),
+        model_digest: Set(new.model_digest.as_ref().map(super::blob)),
+        architecture: Set(new.architecture.clone()),
+    };
+    let once = OnConflict::column(checkpoint::Column::Digest).do_nothing().to_owned();
+    checkpoint::Entity::insert(row)
+        .on_conflict(once)
+        .try_insert()
+        .exec_without_returning(conn)
+        .await
+        .map(|_| ())
+}
+
+/// The checkpoints of these digests.
+pub(crate) async fn find_checkpoints(
+    conn: &impl ConnectionTrait,
+    digests: &[Digest],
+) -> Result<BTreeMap<Digest, CheckpointRow>, DbErr> {
+    let mut found = BTreeMap::new();
+    for batch in digests.chunks(500) {
+        let query = checkpoint::Entity::find().filter(checkpoint::Column::Digest.is_in(batch.iter().map(super::blob)));
+        for row in query.all(conn).await? {
+            let digest = super::digest(&row.digest)?;
+            let optional = |blob: Option<Vec<u8>>| blob.as_deref().map(super::digest).transpose();
+            let checkpoint = CheckpointRow {
+                digest,
+                manifest: row.manifest,
+                n_files: row.n_files.unsigned_abs(),
+                size_bytes: row.size_bytes.unsigned_abs(),
+                weights_digest: optional(row.weights_digest)?,
+                model_digest: optional(row.model_digest)?,
+                architecture: row.architecture,
+            };
+            found.insert(digest, checkpoint);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,137 @@
+//! Runs.
+
+use fineline_api::run::RunAttributes;
+use fineline_api::{CheckpointState, Run, RunName, RunPattern};
+use sea_orm::sea_query::{Condition, Expr};
+use sea_orm::{
+    ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+};
+
+use super::entity::{revision, run};
+
+/// A run as the services see it.
+#[derive(Debug, Clone)]
+pub(crate) struct RunRow {
+    pub(crate) id: i64,
+    pub(crate) name: RunName,
+    pub(crate) attributes: RunAttributes,
+    created_at_ms: i64,
+}
+
+impl TryFrom<run::Model> for RunRow {
+    type Error = DbErr;
+
+    fn try_from(row: run::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            id: row.id,
+            name: RunName::new(&row.namespace, &row.name).map_err(DbErr::Type)?,
+            attributes: super::from_json(row.attributes)?,
+            created_at_ms: row.created_at_ms,
+        })
+    }
+}
+
+/// Creates a run; `None` when the name is taken.
+pub(crate) async fn insert(
+    conn: &impl ConnectionTrait,
+    name: &RunName,
+    attributes: &RunAttributes,
+) -> Result<Option<RunRow>, DbErr> {
+    let row = run::ActiveModel {
+        id: ActiveValue::NotSet,
+        namespace: ActiveValue::Set(name.namespace().to_owned()),
+        name: ActiveValue::Set(name.name().to_owned()),
+        attributes: ActiveValue::Set(super::to_json(attributes)?),
+        created_at_ms: ActiveValue::Set(super::now_ms(conn).await?),
+    };
+    match run::Entity::insert(row).exec_with_returning(conn).await {
+        Ok(row) => row.try_into().map(Some),
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The run of that name.
+pub(crate) async fn find(conn: &impl ConnectionTrait, name: &RunName) -> Result<Option<RunRow>, DbErr> {
+    let query = run::Entity::find()
+        .filter(run::Column::Namespace.eq(name.namespace()))
+        .filter(run::Column::Name.eq(name.name()));
+    query.one(conn).await?.map(RunRow::try_from).transpose()
+}
+
+/// The run of that id.
+pub(crate) async fn get(conn: &impl ConnectionTrait, id: i64) -> Result<RunRow, DbErr> {
+    let row = run::Entity::find_by_id(id).one(conn).await?;
+    row.ok_or_else(|| DbErr::RecordNotFound(format!("run {id}")))?
+        .try_into()
+}
+
+/// Replaces what describes a run.
+pub(crate) async fn update(conn: &impl ConnectionTrait, id: i64, attributes: &RunAttributes) -> Result<(), DbErr> {
+    let attributes = super::to_json(attributes)?;
+    let update = run::Entity::update_many().col_expr(run::Column::Attributes, Expr::value(attributes));
+    update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
+}
+
+/// The runs that `pattern` matches, as a condition on the table `run`; exact in both engines, since a star stands only
+/// at a pattern's end.
+pub(super) fn matches(pattern: &RunPattern) -> Condition {
+    match pattern {
+        RunPattern::All => Condition::all(),
+        RunPattern::One(name) => Condition::all()
+            .add(run::Column::Namespace.eq(name.namespace()))
+            .add(run::Column::Name.eq(name.name())),
+        RunPattern::Prefix { namespace, prefix } => Condition::all()
+            .add(run::Column::Namespace.eq(namespace))
+            .add(run::Column::Name.gte(prefix.as_str()))
+            // Names are ASCII, so every name with the prefix sorts before the prefix with this behind it.
+            .add(run::Column::Name.lt(format!("{prefix}\u{7f}"))),
+    }
+}
+
+/// Runs that `pattern` matches, ordered by name, those after `after` only.
+pub(crate) async fn list(
+    conn: &impl ConnectionTrait,
+    pattern: &RunPattern,
+    after: Option<&RunName>,
+    limit: u64,
+) -> Result<Vec<RunRow>, DbErr> {
+    let mut query = run::Entity::find().filter(matches(pattern));
+    if let Some(after) = after {
+        let later_name = Condition::all()
+            .add(run::Column::Namespace.eq(after.namespace()))
+            .add(run::Column::Name.gt(after.name()));
+        query = query.filter(
+            Condition::any()
+                .add(run::Column::Namespace.gt(after.namespace()))
+                .add(later_name),
+        );
+    }
+    let query = query
+        .order_by_asc(run::Column::Namespace)
+        .order_by_asc(run::Column::Name)
+        .limit(limit);
+    query.all(conn).await?.into_iter().map(RunRow::try_from).collect()
+}
+
+/// The run as the API shows it.
+pub(crate) async fn describe(conn: &impl ConnectionTrait, row: RunRow) -> Result<Run, DbErr> {
+    let counts: Option<(i64, Option<i64>)> = revision::Entity::find()
+        .select_only()
+        .column_as(revision::Column::Id.count(), "n")
+        .column_as(revision::Column::Step.max(), "latest")
+        .filter(revision::Column::RunId.eq(row.id))
+        .filter(revision::Column::Current.eq(true))
+        .filter(revision::Column::State.eq(CheckpointState::Ready.as_str()))
+        .into_tuple()
+        .one(conn)
+        .await?;
+    let (n, latest) = counts.unwrap_or_default();
+    Ok(Run {
+        run: row.name,
+        attributes: row.attributes,
+        n_checkpoints: n.unsigned_abs(),
+        latest_step: latest.map(i64::unsigned_abs),
+        created_at: super::time(row.created_at_ms),
+    })
+}

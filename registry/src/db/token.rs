@@ -1,0 +1,106 @@
+//! Tokens: only the SHA-256 of a secret is here.
+
+use fineline_api::{RunPattern, Scope, Token};
+use fineline_format::Digest;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use uuid::Uuid;
+
+use super::entity::token;
+
+/// What a new token holds.
+#[derive(Debug)]
+pub(crate) struct NewToken {
+    pub(crate) name: String,
+    pub(crate) secret_sha256: Digest,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) pattern: RunPattern,
+    pub(crate) expires_in_ms: Option<i64>,
+}
+
+fn describe(row: token::Model) -> Result<Token, DbErr> {
+    let scopes = row
+        .scopes
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(DbErr::Type)?;
+    Ok(Token {
+        id: row.id,
+        name: row.name,
+        scopes,
+        pattern: row.pattern.parse().map_err(DbErr::Type)?,
+        created_at: super::time(row.created_at_ms),
+        expires_at: row.expires_at_ms.map(super::time),
+        revoked_at: row.revoked_at_ms.map(super::time),
+    })
+}
+
+/// Adds a token.
+pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewToken) -> Result<Token, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let scopes: Vec<_> = new.scopes.iter().map(|scope| scope.as_str()).collect();
+    let row = token::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        name: Set(new.name),
+        secret_sha256: Set(super::blob(&new.secret_sha256)),
+        scopes: Set(scopes.join(" ")),
+        pattern: Set(new.pattern.to_string()),
+        created_at_ms: Set(now),
+        expires_at_ms: Set(new.expires_in_ms.map(|ms| now.saturating_add(ms))),
+        revoked_at_ms: Set(None),
+    };
+    describe(token::Entity::insert(row).exec_with_returning(conn).await?)
+}
+
+/// The token with that secret, unless it is expired or revoked.
+pub(crate) async fn find_live(conn: &impl ConnectionTrait, secret_sha256: &Digest) -> Result<Option<Token>, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let query = token::Entity::find()
+        .filter(token::Column::SecretSha256.eq(super::blob(secret_sha256)))
+        .filter(live(now));
+    query.one(conn).await?.map(describe).transpose()
+}
+
+/// Neither expired nor revoked at `now`.
+fn live(now: i64) -> Condition {
+    let unexpired = Condition::any()
+        .add(token::Column::ExpiresAtMs.is_null())
+        .add(token::Column::ExpiresAtMs.gt(now));
+    Condition::all()
+        .add(token::Column::RevokedAtMs.is_null())
+        .add(unexpired)
+}
+
+/// All tokens that are neither expired nor revoked.
+pub(crate) async fn list_live(conn: &impl ConnectionTrait) -> Result<Vec<Token>, DbErr> {
+    let now = super::now_ms(conn).await?;
+    token::Entity::find()
+        .filter(live(now))
+        .all(conn)
+        .await?
+        .into_iter()
+        .map(describe)
+        .collect()
+}
+
+/// All tokens, the oldest first.
+pub(crate) async fn list(conn: &impl ConnectionTrait) -> Result<Vec<Token>, DbErr> {
+    token::Entity::find()
+        .order_by_asc(token::Column::Id)
+        .all(conn)
+        .await?
+        .into_iter()
+        .map(describe)
+        .collect()
+}
+
+/// Revokes a token; whether there was one to revoke.
+pub(crate) async fn revoke(conn: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let update = token::Entity::update_many().col_expr(token::Column::RevokedAtMs, Expr::value(now));
+    let filter = update
+        .filter(token::Column::Id.eq(id))
+        .filter(token::Column::RevokedAtMs.is_null());
+    Ok(filter.exec(conn).await?.rows_affected == 1)
+}

@@ -1,0 +1,147 @@
+//! Errors at the HTTP edge: the only place that knows status codes.
+//!
+//! **Invariant:** what a caller may not know of answers exactly as what does not exist; an internal error tells the
+//! caller nothing but its request id, and the log everything once.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fineline_api::error::{ErrorBody, ErrorCode, ErrorDetail, ErrorDetails};
+use sea_orm::DbErr;
+
+tokio::task_local! {
+    /// The id of the request at hand, set by the middleware, so that every error can name it.
+    pub(crate) static REQUEST_ID: String;
+}
+
+/// The answer to a request that failed.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: ErrorCode,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What a fallible service or handler gives.
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    /// An error with what it says to people: lower case, names the thing and the value.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds what the caller can do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// `what` does not exist, or the caller may not know of it.
+    pub(crate) fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::NotFound, format!("there is no {what}"))
+    }
+
+    /// The request breaks a stated bound or grammar.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message)
+    }
+
+    /// The request is well-formed and wrong.
+    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unprocessable, message)
+    }
+
+    /// A fault of the server: `chain` goes to the log, once, and not to the caller.
+    pub(crate) fn internal(chain: impl std::fmt::Display) -> Self {
+        let request_id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+        tracing::error!(request_id, error = %chain, "internal error");
+        Self::new(ErrorCode::Internal, "internal error")
+    }
+
+    /// The code, for rules that depend on it.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The status that it answers with.
+    pub(crate) fn status(&self) -> StatusCode {
+        status(self.code)
+    }
+
+    /// The error as it stands in a body.
+    pub(crate) fn into_detail(self) -> ErrorDetail {
+        let details = self.hint.map(|hint| ErrorDetails { hint: Some(hint) });
+        let request_id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+        ErrorDetail {
+            code: self.code,
+            message: self.message,
+            request_id,
+            details,
+        }
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<DbErr> for ApiError {
+    fn from(error: DbErr) -> Self {
+        match error {
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => {
+                tracing::error!(%error, "the database is unavailable");
+                Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unprocessable | ErrorCode::DigestMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::StepExists | ErrorCode::Conflict | ErrorCode::LeaseLost => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorCode::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = self.code;
+        let mut response = (
+            status(code),
+            Json(ErrorBody {
+                error: self.into_detail(),
+            }),
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match code {
+            ErrorCode::Unavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            }
+            ErrorCode::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

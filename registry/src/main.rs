@@ -1,0 +1,10 @@
+//! The binary `fineline-registry`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fineline_registry::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

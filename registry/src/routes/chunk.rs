@@ -1,0 +1,106 @@
+//! `/runs/{namespace}/{name}/chunks`
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fineline_api::chunk::FRAME_MEDIA_TYPE;
+use fineline_api::{ErrorBody, MissingChunks, MissingChunksQuery, Scope};
+use fineline_format::{Digest, MAX_FRAME_BYTES};
+use serde::Deserialize;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{Body, Json, Path, Query, RunPath, run_name};
+use crate::service;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(missing_chunks))
+        .routes(routes!(put_chunk, get_chunk).layer(DefaultBodyLimit::max(MAX_FRAME_BYTES)))
+}
+
+#[derive(Debug, Deserialize)]
+struct ChunkPath {
+    namespace: String,
+    name: String,
+    digest: String,
+}
+
+impl ChunkPath {
+    fn digest(&self) -> ApiResult<Digest> {
+        self.digest
+            .parse()
+            .map_err(|error: fineline_format::digest::ParseDigestError| ApiError::invalid(error.to_string()))
+    }
+}
+
+/// Which of these chunks the caller has to send. Scope `write`.
+#[utoipa::path(post, path = "/runs/{namespace}/{name}/chunks/missing", tag = "chunks", operation_id = "missing_chunks",
+    params(("namespace" = String, Path), ("name" = String, Path)), request_body = MissingChunksQuery,
+    responses((status = 200, body = MissingChunks), (status = "default", body = ErrorBody)))]
+async fn missing_chunks(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Json(query): Json<MissingChunksQuery>,
+) -> ApiResult<Json<MissingChunks>> {
+    caller.run(&app, &path.run()?, Scope::Write).await?;
+    Ok(Json(MissingChunks {
+        missing: service::chunk::missing(&app, &caller, query.digests).await?,
+    }))
+}
+
+/// `?session=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct PutQuery {
+    /// The push session that the chunk comes with.
+    session: Uuid,
+}
+
+/// Sends a chunk as a frame; its raw bytes must have the digest. Scope `write`.
+#[utoipa::path(put, path = "/runs/{namespace}/{name}/chunks/{digest}", tag = "chunks", operation_id = "put_chunk",
+    params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path), PutQuery),
+    request_body(content = Vec<u8>, content_type = "application/vnd.fineline.frame"),
+    responses((status = 204), (status = 422, body = ErrorBody), (status = "default", body = ErrorBody)))]
+async fn put_chunk(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<ChunkPath>,
+    Query(query): Query<PutQuery>,
+    Body(body): Body<Bytes>,
+) -> ApiResult<StatusCode> {
+    let run = caller
+        .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Write)
+        .await?;
+    service::chunk::put(&app, &run, query.session, path.digest()?, body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A chunk as a frame. Scope `read`, or a lease.
+#[utoipa::path(get, path = "/runs/{namespace}/{name}/chunks/{digest}", tag = "chunks", operation_id = "get_chunk",
+    params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/vnd.fineline.frame"),
+        (status = "default", body = ErrorBody)))]
+async fn get_chunk(State(app): State<App>, caller: Caller, Path(path): Path<ChunkPath>) -> ApiResult<Response> {
+    caller
+        .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Read)
+        .await?;
+    let digest = path.digest()?;
+    let frame = service::chunk::get(&app, &caller, digest).await?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(FRAME_MEDIA_TYPE)),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, max-age=31536000, immutable"),
+        ),
+        (header::VARY, HeaderValue::from_static("Authorization")),
+    ];
+    Ok((HeaderMap::from_iter(headers), frame).into_response())
+}

@@ -1,0 +1,202 @@
+//! `/runs/{namespace}/{name}/checkpoints/{reference}/files/{path}`: a file's bytes, whole or in part.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fineline_api::{ErrorBody, ErrorCode};
+use fineline_format::Digest;
+use serde::Deserialize;
+use std::ops::Range;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::checkpoint::resolve;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::Path;
+use crate::service;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(get_file))
+}
+
+#[derive(Debug, Deserialize)]
+struct FilePath {
+    namespace: String,
+    name: String,
+    reference: String,
+    path: String,
+}
+
+/// A file's bytes, with a single `Range` where asked; HEAD gives the headers alone. `ETag` and `Repr-Digest` hold its
+/// SHA-256. Scope `read`, or a lease.
+#[utoipa::path(get, path = "/runs/{namespace}/{name}/checkpoints/{reference}/files/{*path}", tag = "checkpoints",
+    operation_id = "get_file",
+    params(("namespace" = String, Path), ("name" = String, Path), ("reference" = String, Path), ("path" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 206), (status = 304),
+        (status = 416, body = ErrorBody), (status = "default", body = ErrorBody)))]
+async fn get_file(
+    State(app): State<App>,
+    caller: Caller,
+    method: Method,
+    Path(path): Path<FilePath>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let (_, revision) = resolve(&app, &caller, &path.namespace, &path.name, &path.reference).await?;
+    let file = service::checkpoint::file(&app, &revision, &path.path).await?;
+    let etag = format!("\"{}\"", file.digest);
+    let by_digest = path.reference.starts_with(Digest::PREFIX);
+    let mut answer = described(&file.digest, &etag, by_digest, app.options.anonymous_read)?;
+    if matches_etag(headers.get(header::IF_NONE_MATCH), &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    let still_same = headers
+        .get(header::IF_RANGE)
+        .is_none_or(|value| value.as_bytes() == etag.as_bytes());
+    let asked = headers
+        .get(header::RANGE)
+        .filter(|_| still_same)
+        .and_then(|value| value.to_str().ok());
+    let (status, range) = match asked.map(|text| parse_range(text, file.size_bytes)) {
+        None | Some(Asked::Ignored) => (StatusCode::OK, 0..file.size_bytes),
+        Some(Asked::Part(range)) => (StatusCode::PARTIAL_CONTENT, range),
+        Some(Asked::Outside) => {
+            let message = format!(
+                "file `{}` has {} bytes, the range asked lies outside",
+                path.path, file.size_bytes
+            );
+            let mut refusal = ApiError::new(ErrorCode::RangeNotSatisfiable, message).into_response();
+            let all = HeaderValue::from_str(&format!("bytes */{}", file.size_bytes)).map_err(ApiError::internal)?;
+            refusal.headers_mut().insert(header::CONTENT_RANGE, all);
+            return Ok(refusal);
+        }
+    };
+    if status == StatusCode::PARTIAL_CONTENT {
+        let text = format!("bytes {}-{}/{}", range.start, range.end - 1, file.size_bytes);
+        answer.insert(
+            header::CONTENT_RANGE,
+            HeaderValue::from_str(&text).map_err(ApiError::internal)?,
+        );
+    }
+    answer.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    let body = match method {
+        Method::HEAD => Body::empty(),
+        _ => Body::from_stream(service::content::read_range(&app, &file.chunks, range)),
+    };
+    Ok((status, answer, body).into_response())
+}
+
+fn described(digest: &Digest, etag: &str, by_digest: bool, anonymous: bool) -> ApiResult<HeaderMap> {
+    let cache = match (by_digest, anonymous) {
+        (true, true) => "public, max-age=31536000, immutable",
+        (true, false) => "private, max-age=31536000, immutable",
+        (false, _) => "no-cache",
+    };
+    let repr_digest = format!("sha-256=:{}:", base64(digest.as_bytes()));
+    let mut headers = HeaderMap::new();
+    let mut insert = |name, value: &str| {
+        HeaderValue::from_str(value)
+            .map(|value| headers.insert(name, value))
+            .map_err(ApiError::internal)
+    };
+    insert(header::ETAG, etag)?;
+    insert(header::HeaderName::from_static("repr-digest"), &repr_digest)?;
+    insert(header::ACCEPT_RANGES, "bytes")?;
+    insert(header::CACHE_CONTROL, cache)?;
+    insert(header::VARY, "Authorization")?;
+    insert(header::CONTENT_TYPE, "application/octet-stream")?;
+    // A file is never shown as a page of ours, whatever it holds.
+    insert(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    insert(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")?;
+    Ok(headers)
+}
+
+/// RFC 4648 with padding, as RFC 9530 asks of a digest.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        for i in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * i) & 63) as usize] as char;
+            text.push(if i <= group.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+fn matches_etag(value: Option<&HeaderValue>, etag: &str) -> bool {
+    let Some(Ok(list)) = value.map(HeaderValue::to_str) else {
+        return false;
+    };
+    list.split(',')
+        .map(|one| one.trim().trim_start_matches("W/"))
+        .any(|one| one == etag || one == "*")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// One part.
+    Part(Range<u64>),
+    /// Nothing that we serve in parts: the whole file is an answer too (RFC 9110, 14.2).
+    Ignored,
+    /// A part that the file has not.
+    Outside,
+}
+
+/// Reads `bytes=a-b`, `bytes=a-` or `bytes=-n` of a file of `size` bytes.
+fn parse_range(text: &str, size: u64) -> Asked {
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.trim().split_once('-')) else {
+        return Asked::Ignored;
+    };
+    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Ok(first), Err(_)) if last.is_empty() => first..size,
+        (Err(_), Ok(n)) if first.is_empty() => size.saturating_sub(n)..size,
+        _ => return Asked::Ignored,
+    };
+    if range.start < range.end {
+        Asked::Part(range)
+    } else {
+        Asked::Outside
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        for (text, expected) in [
+            ("bytes=0-0", Asked::Part(0..1)),
+            ("bytes=2-", Asked::Part(2..10)),
+            ("bytes=-3", Asked::Part(7..10)),
+            ("bytes=-30", Asked::Part(0..10)),
+            ("bytes=5-99", Asked::Part(5..10)),
+            ("bytes=10-", Asked::Outside),
+            ("bytes=-0", Asked::Outside),
+            ("bytes=5-4", Asked::Ignored),
+            ("bytes=0-1,3-4", Asked::Ignored),
+            ("lines=0-1", Asked::Ignored),
+        ] {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Asked::Outside);
+    }
+
+    #[test]
+    fn base64_is_rfc_4648s() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `/runs`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use fineline_api::run::RunAttributes;
+use fineline_api::{CreateRun, ErrorBody, Page, Run, Scope};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::page::{PageQuery, limit};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::ApiResult;
+use crate::extract::{Json, Path, Query, RunPath};
+use crate::service;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_run, list_runs))
+        .routes(routes!(get_run, update_run))
+}
+
+/// Creates a run. Scope `write`.
+#[utoipa::path(post, path = "/runs", tag = "runs", operation_id = "create_run", request_body = CreateRun,
+    responses((status = 201, body = Run), (status = "default", body = ErrorBody)))]
+async fn create_run(
+    State(app): State<App>,
+    caller: Caller,
+    Json(new): Json<CreateRun>,
+) -> ApiResult<(StatusCode, Json<Run>)> {
+    let run = service::run::create(&app, &caller, new).await?;
+    Ok((StatusCode::CREATED, Json(run)))
+}
+
+/// The runs that the token may read, by name. Scope `read`.
+#[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "list_runs", params(PageQuery),
+    responses((status = 200, body = Page<Run>), (status = "default", body = ErrorBody)))]
+async fn list_runs(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Json<Page<Run>>> {
+    Ok(Json(
+        service::run::list(&app, &caller, page.cursor.as_deref(), limit(page.limit)).await?,
+    ))
+}
+
+/// A run. Scope `read`.
+#[utoipa::path(get, path = "/runs/{namespace}/{name}", tag = "runs", operation_id = "get_run",
+    params(("namespace" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = Run), (status = "default", body = ErrorBody)))]
+async fn get_run(State(app): State<App>, caller: Caller, Path(path): Path<RunPath>) -> ApiResult<Json<Run>> {
+    let run = caller.run(&app, &path.run()?, Scope::Read).await?;
+    caller.require(Scope::Read)?;
+    Ok(Json(service::run::describe(&app, run).await?))
+}
+
+/// Replaces what describes a run. Scope `write`.
+#[utoipa::path(patch, path = "/runs/{namespace}/{name}", tag = "runs", operation_id = "update_run",
+    params(("namespace" = String, Path), ("name" = String, Path)), request_body = RunAttributes,
+    responses((status = 200, body = Run), (status = "default", body = ErrorBody)))]
+async fn update_run(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Json(attributes): Json<RunAttributes>,
+) -> ApiResult<Json<Run>> {
+    let run = caller.run(&app, &path.run()?, Scope::Write).await?;
+    Ok(Json(service::run::update(&app, &run, attributes).await?))
+}

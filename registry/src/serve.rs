@@ -1,0 +1,220 @@
+//! Starting and stopping a server: what `serve` and `demo` do, and what tests start without a process of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use fineline_api::{CreateToken, RunPattern, Scope};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::app::{App, Options};
+use crate::db::Db;
+use crate::router;
+use crate::service::{self, sweep, verify};
+use crate::store::Store;
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Folder of the embedded database and store, and of the first token.
+    pub data: PathBuf,
+    /// Another database than the one in the folder.
+    pub database: Option<String>,
+    /// Another store than the one in the folder.
+    pub store: Option<String>,
+    /// Where users reach the server.
+    pub public_url: Option<String>,
+    /// Whether everybody may read every run.
+    pub anonymous_read: bool,
+}
+
+impl ServeOptions {
+    /// A server on a free port of the loopback address.
+    pub fn local(data: &Path) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: data.to_owned(),
+            database: None,
+            store: None,
+            public_url: None,
+            anonymous_read: false,
+        }
+    }
+}
+
+/// A server that runs until it is stopped or dropped.
+#[derive(Debug)]
+pub struct RunningServer {
+    /// Where it listens: `http://ADDRESS`.
+    pub url: String,
+    /// The administrator's token.
+    pub admin_token: String,
+    pub(crate) app: App,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<io::Result<()>>,
+}
+
+/// Starts a server: opens database and store, runs the migrations, makes the first token, listens, and begins the
+/// background work.
+///
+/// # Errors
+/// What can't be opened, by name.
+pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
+    let app = open(&options).await?;
+    let admin_token = admin_token(&app.db, &options.data).await?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("can't listen on `{}`: choose another with --listen", options.listen))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (stop, mut stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let router = router::router(app.clone());
+    tasks.spawn(async move {
+        let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        axum::serve(listener, router).with_graceful_shutdown(stopped).await
+    });
+    for background in [
+        tokio::spawn(verify::run_forever(app.clone())),
+        tokio::spawn(sweep::run_forever(app.clone())),
+    ] {
+        let mut stopped = stop.subscribe();
+        tasks.spawn(async move {
+            let abort = background.abort_handle();
+            tokio::select! {
+                ended = background => ended.map_err(io::Error::other),
+                _ = stopped.wait_for(|stop| *stop) => {
+                    abort.abort();
+                    Ok(())
+                }
+            }
+        });
+    }
+    Ok(RunningServer {
+        url,
+        admin_token,
+        app,
+        stop,
+        tasks,
+    })
+}
+
+impl RunningServer {
+    /// Runs until `until` resolves or the server fails, then lets the requests at hand end.
+    ///
+    /// # Errors
+    /// Why the server failed.
+    pub async fn run_until(mut self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = until => None,
+            ended = self.tasks.join_next() => ended,
+        };
+        self.stop().await;
+        match ended {
+            None => Ok(()),
+            Some(ended) => Ok(ended??),
+        }
+    }
+
+    /// Stops the server: takes no more requests and waits a while for those at hand.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(std::time::Duration::from_secs(10), rest)
+            .await
+            .is_err()
+        {
+            tracing::warn!("requests that did not end within 10 s are cut off");
+        }
+    }
+}
+
+/// Opens database and store as the options say.
+pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
+    let data = &options.data;
+    std::fs::create_dir_all(data).with_context(|| format!("folder `{}` can't be made", data.display()))?;
+    let data = data
+        .canonicalize()
+        .with_context(|| format!("folder `{}`", data.display()))?;
+    let database = match &options.database {
+        None => format!("sqlite://{}", data.join("fineline.db").display()),
+        Some(url) if url.starts_with("sqlite:") => url.clone(),
+        Some(url) => anyhow::bail!(
+            "database `{}` is not supported by this build: use `sqlite://PATH`",
+            scheme(url)
+        ),
+    };
+    let store = match &options.store {
+        None => format!("file://{}", data.join("store").display()),
+        Some(url) => url.clone(),
+    };
+    let db = Db::open(&database)
+        .await
+        .with_context(|| format!("database in `{}`", data.display()))?;
+    let store = Store::open(&store).map_err(anyhow::Error::msg)?;
+    let chosen = Options {
+        anonymous_read: options.anonymous_read,
+        public_url: options.public_url.clone(),
+    };
+    Ok(App::new(db, store, chosen, metrics_handle()))
+}
+
+/// A URL without what may be a secret.
+fn scheme(url: &str) -> &str {
+    url.split_once("//").map_or(url, |(scheme, _)| scheme)
+}
+
+/// The process's metrics; servers in one process share them.
+fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    let install = || {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // Another recorder can only be there when a host program set its own, which then counts.
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    };
+    HANDLE.get_or_init(install).clone()
+}
+
+/// The administrator's token: made at the first start, then read from its file.
+async fn admin_token(db: &Db, data: &Path) -> anyhow::Result<String> {
+    let path = data.join("admin.token");
+    match std::fs::read_to_string(&path) {
+        Ok(token) => return Ok(token.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("file `{}`", path.display())),
+    }
+    let new = CreateToken {
+        name: "first administrator".to_owned(),
+        scopes: vec![Scope::Admin],
+        pattern: RunPattern::All,
+        expires_in_s: None,
+    };
+    let created = service::token::create(db, new)
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    write_private(&path, &created.secret).with_context(|| format!("file `{}`", path.display()))?;
+    Ok(created.secret)
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let partial = path.with_extension("partial");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(partial, path)
+}

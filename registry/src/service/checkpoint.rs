@@ -1,0 +1,215 @@
+//! Reading checkpoints: resolving references, describing, listing.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use fineline_api::reference::LATEST;
+use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, Event, Page, Reference, Scope, Tensor};
+use fineline_format::weights;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db;
+use crate::db::file::FileRow;
+use crate::db::revision::{RevisionFilter, RevisionRow};
+use crate::db::run::RunRow;
+use crate::error::{ApiError, ApiResult};
+use crate::service::{content, possession};
+
+/// The ready revision that a reference means: a step's current one, any with that digest, what a release, a tag or
+/// `latest` points to, or the one that was pushed under that spelling.
+///
+/// # Errors
+/// 404 when there is none, or the caller reads by lease and holds none for it.
+pub(crate) async fn resolve(app: &App, caller: &Caller, run: &RunRow, reference: &Reference) -> ApiResult<RevisionRow> {
+    let conn = app.db.reader();
+    let found = match reference {
+        Reference::Step(step) => match db::revision::current(conn, run.id, *step).await? {
+            None => by_name(app, run, &reference.to_string()).await?,
+            found => found,
+        },
+        Reference::Digest(digest) => db::revision::by_checkpoint(conn, run.id, digest).await?,
+        Reference::Name(name) => by_name(app, run, name).await?,
+    };
+    let unknown = || {
+        ApiError::not_found(format!("checkpoint `{reference}` in run `{}`", run.name))
+            .hint(format!("`fineline ls {}` lists them", run.name))
+    };
+    let revision = found
+        .filter(|row| row.state == CheckpointState::Ready)
+        .ok_or_else(unknown)?;
+    if possession::readable(app, caller, &revision).await? {
+        Ok(revision)
+    } else {
+        Err(unknown())
+    }
+}
+
+async fn by_name(app: &App, run: &RunRow, name: &str) -> ApiResult<Option<RevisionRow>> {
+    let conn = app.db.reader();
+    if let Some(id) = db::tag::resolve(conn, run.id, name).await? {
+        return Ok(Some(db::revision::get(conn, id).await?));
+    }
+    if name == LATEST {
+        return Ok(db::revision::latest(conn, run.id, None).await?);
+    }
+    Ok(db::revision::by_label(conn, run.id, name).await?)
+}
+
+/// Revisions as the API shows them.
+pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) -> ApiResult<Vec<Checkpoint>> {
+    let conn = app.db.reader();
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let digests: Vec<_> = rows.iter().filter_map(|row| row.checkpoint).collect();
+    let checkpoints = db::revision::find_checkpoints(conn, &digests).await?;
+    let mut names = db::tag::names(conn, &ids).await?;
+    let counts = db::evaluation::count_by_revision(conn, &ids).await?;
+    let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
+    let describe = |row: RevisionRow| {
+        let content = row.checkpoint.and_then(|digest| checkpoints.get(&digest));
+        Checkpoint {
+            run: run.name.clone(),
+            step: row.step,
+            label: row.label,
+            state: row.state,
+            current: row.current,
+            evaluable: row.model_digest.is_some(),
+            digest: row.checkpoint,
+            weights_digest: row.weights_digest,
+            model_digest: row.model_digest,
+            architecture: content.and_then(|content| content.architecture.clone()),
+            tokens: row.tokens,
+            loss: row.loss,
+            metadata: row.metadata,
+            tags: names.remove(&row.id).unwrap_or_default(),
+            n_files: content.map_or(0, |content| content.n_files),
+            size_bytes: content.map_or(0, |content| content.size_bytes),
+            warnings: row.warnings,
+            failure: row.failure,
+            evaluations: counts.get(&row.id).copied().unwrap_or_default(),
+            created_at: time(row.created_at_ms),
+            ready_at: row.ready_at_ms.map(time),
+        }
+    };
+    Ok(rows.into_iter().map(describe).collect())
+}
+
+/// A page of a run's checkpoints by step.
+///
+/// # Errors
+/// 400 for a cursor that is none of ours.
+pub(crate) async fn list(
+    app: &App,
+    run: &RunRow,
+    filter: RevisionFilter,
+    cursor: Option<&str>,
+    limit: u64,
+) -> ApiResult<Page<Checkpoint>> {
+    let after = cursor.map(parse_cursor).transpose()?;
+    let mut rows = db::revision::list(app.db.reader(), run.id, filter, after, limit + 1).await?;
+    let more = rows.len() as u64 > limit;
+    rows.truncate(limit as usize);
+    let next_cursor = rows
+        .last()
+        .filter(|_| more)
+        .map(|row| format!("{}.{}", row.step, row.id));
+    Ok(Page {
+        items: describe(app, run, rows).await?,
+        next_cursor,
+    })
+}
+
+fn parse_cursor(cursor: &str) -> ApiResult<(u64, i64)> {
+    let parsed = cursor
+        .split_once('.')
+        .and_then(|(step, id)| Some((step.parse().ok()?, id.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        ApiError::invalid(format!(
+            "cursor `{cursor}` is none: take `next_cursor` of the page before"
+        ))
+    })
+}
+
+/// The files of a checkpoint, with their recipes when `recipes` is asked.
+pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> ApiResult<Vec<CheckpointFile>> {
+    let manifest = possession::manifest(app, revision).await?;
+    let mut files = Vec::with_capacity(manifest.files().len());
+    for entry in manifest.files() {
+        let chunks = if recipes {
+            stored(app, &entry.digest).await?.chunks
+        } else {
+            Vec::new()
+        };
+        let file = CheckpointFile {
+            path: entry.path.clone(),
+            size_bytes: entry.size_bytes,
+            digest: entry.digest,
+            chunks,
+        };
+        files.push(file);
+    }
+    Ok(files)
+}
+
+async fn stored(app: &App, digest: &fineline_format::Digest) -> ApiResult<FileRow> {
+    let row = db::file::find(app.db.reader(), digest).await?;
+    row.ok_or_else(|| ApiError::internal(format!("file {digest} of a ready checkpoint has no row")))
+}
+
+/// One file of a checkpoint.
+///
+/// # Errors
+/// 404 when the checkpoint has none at that path.
+pub(crate) async fn file(app: &App, revision: &RevisionRow, path: &str) -> ApiResult<FileRow> {
+    let manifest = possession::manifest(app, revision).await?;
+    let entry = manifest
+        .get(path)
+        .ok_or_else(|| ApiError::not_found(format!("file `{path}` in this checkpoint")))?;
+    stored(app, &entry.digest).await
+}
+
+/// The tensors of a checkpoint's weights, by name.
+pub(crate) async fn tensors(app: &App, revision: &RevisionRow) -> ApiResult<Vec<Tensor>> {
+    let manifest = possession::manifest(app, revision).await?;
+    let index = match weights::index_path(&manifest).and_then(|path| manifest.get(&path)) {
+        Some(entry) => Some(content::read_content(app, &entry.digest).await?),
+        None => None,
+    };
+    let found = weights::weight_files(&manifest, index.as_deref()).map_err(ApiError::internal)?;
+    let mut tensors = Vec::new();
+    for path in found.map(|found| found.shards).unwrap_or_default() {
+        let Some(entry) = manifest.get(&path) else { continue };
+        let rows = stored(app, &entry.digest).await?.tensors.unwrap_or_default();
+        tensors.extend(rows.into_iter().map(|row| Tensor {
+            name: row.name,
+            dtype: row.dtype,
+            shape: row.shape,
+            digest: row.digest,
+            path: path.clone(),
+        }));
+    }
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tensors)
+}
+
+/// The events of a run after `after`; waits up to `wait` for the first.
+pub(crate) async fn events(app: &App, run: &RunRow, after: i64, limit: u64, wait: Duration) -> ApiResult<Vec<Event>> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        let changed = app.changed.notified();
+        let events = db::event::list(app.db.reader(), run, after, limit).await?;
+        if !events.is_empty() || tokio::time::Instant::now() >= deadline {
+            return Ok(events);
+        }
+        let look_again = (tokio::time::Instant::now() + Duration::from_secs(1)).min(deadline);
+        let _ = tokio::time::timeout_at(look_again, changed).await;
+    }
+}
+
+/// Demands a reader who is no worker: lists, scores and events are not a lease's.
+///
+/// # Errors
+/// 403.
+pub(crate) fn require_reader(caller: &Caller) -> ApiResult<()> {
+    caller.require(Scope::Read)
+}

@@ -1,0 +1,137 @@
+//! Chunks: which are missing, taking one in, handing one out.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use fineline_api::Scope;
+use fineline_api::chunk::MAX_MISSING_DIGESTS;
+use fineline_api::error::ErrorCode;
+use fineline_format::{Digest, frame};
+use metrics::counter;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db::frame::FrameState;
+use crate::db::run::RunRow;
+use crate::db::{self};
+use crate::error::{ApiError, ApiResult};
+use crate::service::{possession, push_session};
+use crate::store::StoreError;
+
+/// The chunks that the caller has to send, in the order asked.
+///
+/// # Errors
+/// 413 for more than 10,000 digests.
+pub(crate) async fn missing(app: &App, caller: &Caller, digests: Vec<Digest>) -> ApiResult<Vec<Digest>> {
+    if digests.len() > MAX_MISSING_DIGESTS {
+        let message = format!(
+            "{} digests were asked for, at most {MAX_MISSING_DIGESTS} at once",
+            digests.len()
+        );
+        return Err(ApiError::new(ErrorCode::TooLarge, message).hint("ask in several parts"));
+    }
+    let held = possession::held_chunks(app, caller, &digests).await?;
+    let mut seen = HashSet::new();
+    Ok(digests
+        .into_iter()
+        .filter(|digest| !held.contains(digest) && seen.insert(*digest))
+        .collect())
+}
+
+/// Takes a chunk in: its frame is decoded and hashed, kept when no other holds the chunk, and the run possesses it.
+///
+/// # Errors
+/// 404 for an unknown session, 409 for one that is not open, 422 for a frame that is refused or holds other bytes,
+/// 507 when the store is full.
+pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
+    push_session::find_open(app, run, session).await?;
+    let wire_bytes = body.len() as u64;
+    let size_bytes = verify(app, digest, body.clone()).await?;
+    if db::frame::find_chunk(app.db.reader(), &digest).await?.is_none() {
+        store(app, digest, size_bytes, body).await?;
+    }
+    let txn = db::write_txn(&app.db).await?;
+    if !db::push_session::touch(&txn, session, 1, size_bytes).await? {
+        return Err(push_session::not_open(session));
+    }
+    db::possession::insert(&txn, run.id, &[digest], false).await?;
+    txn.commit().await?;
+    counter!("fineline_chunks_received_total").increment(1);
+    counter!("fineline_chunk_received_bytes_total").increment(size_bytes);
+    counter!("fineline_chunk_wire_bytes_total").increment(wire_bytes);
+    Ok(())
+}
+
+/// Decodes and hashes a frame off the async threads, a bounded number at a time; gives the chunk's bytes.
+async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
+    let _permit = app.verifications.acquire().await.map_err(ApiError::internal)?;
+    let decode = move || frame::decode(&body).map(|raw| (raw.len() as u64, Digest::of(&raw)));
+    let decoded = tokio::task::spawn_blocking(decode).await.map_err(ApiError::internal)?;
+    let (size_bytes, found) = decoded.map_err(|error| ApiError::unprocessable(format!("chunk `{digest}`: {error}")))?;
+    if found != digest {
+        let message = format!("the bytes sent as chunk `{digest}` have the digest `{found}`");
+        return Err(ApiError::new(ErrorCode::DigestMismatch, message).hint("read the file again and repeat the push"));
+    }
+    Ok(size_bytes)
+}
+
+/// Keeps a frame: intent, object, live row. When another frame of the chunk was faster, ours goes again.
+pub(crate) async fn store(app: &App, digest: Digest, size_bytes: u64, body: Bytes) -> ApiResult<()> {
+    let id = Uuid::now_v7();
+    let txn = db::write_txn(&app.db).await?;
+    db::frame::intend(&txn, id, &digest, body.len()).await?;
+    txn.commit().await?;
+    app.store.put_frame(id, body).await.map_err(store_error)?;
+    let txn = db::write_txn(&app.db).await?;
+    let live = db::frame::make_live(&txn, id, &digest, size_bytes).await?;
+    txn.commit().await?;
+    if !live {
+        discard(app, id).await?;
+    }
+    Ok(())
+}
+
+/// Takes away a condemned frame to which nothing points.
+pub(crate) async fn discard(app: &App, id: Uuid) -> ApiResult<()> {
+    let txn = db::write_txn(&app.db).await?;
+    for from in [FrameState::Intended, FrameState::Condemned] {
+        db::frame::set_state(&txn, id, from, FrameState::Deleting).await?;
+    }
+    txn.commit().await?;
+    app.store.delete_frame(id).await.map_err(store_error)?;
+    let txn = db::write_txn(&app.db).await?;
+    db::frame::forget(&txn, id).await?;
+    Ok(txn.commit().await?)
+}
+
+/// A failure of the store as the caller sees it.
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Full(_) => ApiError::new(ErrorCode::StoreFull, error.to_string())
+            .hint("ask the operator for room; reading goes on and the same push continues later"),
+        StoreError::Missing(_) => ApiError::internal(error),
+        StoreError::Other(_) => {
+            tracing::error!(%error, "the store is unavailable");
+            ApiError::new(ErrorCode::Unavailable, "the store is unavailable").hint("try again in a few seconds")
+        }
+    }
+}
+
+/// The frame of a chunk that the caller may name.
+///
+/// # Errors
+/// 404 for every other.
+pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult<Bytes> {
+    let unknown = || ApiError::not_found(format!("chunk `{digest}`"));
+    if !(caller.has(Scope::Read) || caller.reads_by_lease()) {
+        return Err(unknown());
+    }
+    if !possession::held_chunks(app, caller, &[digest]).await?.contains(&digest) {
+        return Err(unknown());
+    }
+    let chunk = db::frame::find_chunk(app.db.reader(), &digest)
+        .await?
+        .ok_or_else(unknown)?;
+    app.store.get_frame(chunk.frame_id).await.map_err(store_error)
+}

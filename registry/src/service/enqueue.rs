@@ -1,0 +1,71 @@
+//! Evaluation starts by itself: queueing what the suites bound to a run ask of a step.
+
+use fineline_api::{EventKind, Scope};
+use fineline_format::Digest;
+use sea_orm::ConnectionTrait;
+use serde_json::json;
+
+use crate::db;
+use crate::db::evaluation::EvaluationKey;
+use crate::db::revision::RevisionRow;
+use crate::db::run::RunRow;
+use crate::error::{ApiError, ApiResult};
+
+/// Queues, in the transaction that makes a revision evaluable, an evaluation for every suite bound to its run. One that
+/// the namespace has already for the same model, suite and dtype is shown instead, when this run's own readers may read
+/// that one's run. Gives how many were queued.
+pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revision: &RevisionRow) -> ApiResult<u64> {
+    let Some(model) = revision.model_digest else {
+        return Ok(0);
+    };
+    let checkpoint = revision
+        .checkpoint
+        .ok_or_else(|| ApiError::internal("an evaluable revision has no checkpoint"))?;
+    let mut n_queued = 0;
+    for binding in db::suite::bindings(txn).await? {
+        if !binding.pattern.matches(&run.name) {
+            continue;
+        }
+        let key = EvaluationKey {
+            model,
+            suite: binding.suite_digest,
+            dtype: binding.dtype,
+        };
+        if let Some(id) = reusable(txn, run, &key).await? {
+            db::evaluation::link(txn, revision.id, id).await?;
+            continue;
+        }
+        let id = db::evaluation::insert(txn, run, revision, &key, architecture(txn, checkpoint).await?).await?;
+        db::evaluation::link(txn, revision.id, id).await?;
+        let data = json!({ "evaluation": id, "suite": binding.suite, "dtype": key.dtype });
+        db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;
+        n_queued += 1;
+    }
+    Ok(n_queued)
+}
+
+async fn architecture(txn: &impl ConnectionTrait, checkpoint: Digest) -> ApiResult<Option<String>> {
+    let rows = db::revision::find_checkpoints(txn, &[checkpoint]).await?;
+    Ok(rows.into_values().next().and_then(|row| row.architecture))
+}
+
+/// An evaluation of that key that this run may show.
+async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey) -> ApiResult<Option<uuid::Uuid>> {
+    let found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
+    if let Some((id, _)) = found.iter().find(|(_, run_id)| *run_id == run.id) {
+        return Ok(Some(*id));
+    }
+    for (id, other_id) in found {
+        let other = db::run::get(txn, other_id).await?;
+        let tokens = db::token::list_live(txn).await?;
+        let reads = |scopes: &[Scope]| scopes.iter().any(|scope| *scope != Scope::Evaluate);
+        let told_of_it = tokens
+            .iter()
+            .filter(|token| reads(&token.scopes) && token.pattern.matches(&run.name))
+            .all(|token| token.pattern.matches(&other.name));
+        if told_of_it {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}

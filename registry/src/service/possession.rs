@@ -1,0 +1,79 @@
+//! The possession rule: a digest may be named only by who can read it through a checkpoint, or who writes to a run into
+//! which its bytes were put. Every door that takes or answers a digest asks here; for everyone else a held digest is an
+//! unknown one.
+
+use std::collections::HashSet;
+
+use fineline_api::Scope;
+use fineline_format::{Digest, Manifest};
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db;
+use crate::db::revision::RevisionRow;
+use crate::error::{ApiError, ApiResult};
+
+/// Which of these chunks the caller may name, among those that are stored.
+pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {
+    let held = held(app, caller, digests).await?;
+    let asked: Vec<Digest> = digests
+        .iter()
+        .filter(|digest| held.contains(*digest))
+        .copied()
+        .collect();
+    Ok(db::possession::stored(app.db.reader(), &asked).await?)
+}
+
+async fn held(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {
+    if caller.has(Scope::Read) {
+        let unpublished = caller.has(Scope::Write);
+        return Ok(db::possession::held(app.db.reader(), &caller.pattern, unpublished, digests).await?);
+    }
+    let mut held = HashSet::new();
+    for revision_id in leased_revisions(app, caller).await? {
+        let revision = db::revision::get(app.db.reader(), revision_id).await?;
+        let chunks = chunks_of(app, &revision).await?;
+        held.extend(digests.iter().filter(|digest| chunks.contains(*digest)));
+    }
+    Ok(held)
+}
+
+/// Checks that the caller may read a revision of a run that its pattern matches: a caller that reads by lease only what
+/// it holds a live lease for.
+///
+/// # Errors
+/// 404, as for a checkpoint that does not exist.
+pub(crate) async fn readable(app: &App, caller: &Caller, revision: &RevisionRow) -> ApiResult<bool> {
+    Ok(caller.has(Scope::Read) || leased_revisions(app, caller).await?.contains(&revision.id))
+}
+
+async fn leased_revisions(app: &App, caller: &Caller) -> ApiResult<Vec<i64>> {
+    match caller.token_id {
+        Some(token_id) if caller.has(Scope::Evaluate) => {
+            Ok(db::evaluation::leased_revisions(app.db.reader(), token_id).await?)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// All chunks of a ready revision.
+async fn chunks_of(app: &App, revision: &RevisionRow) -> ApiResult<HashSet<Digest>> {
+    let mut chunks = HashSet::new();
+    for file in manifest(app, revision).await?.files() {
+        let row = db::file::find(app.db.reader(), &file.digest).await?;
+        chunks.extend(row.iter().flat_map(|file| &file.chunks).map(|chunk| chunk.digest));
+    }
+    Ok(chunks)
+}
+
+/// The manifest of a ready revision.
+pub(crate) async fn manifest(app: &App, revision: &RevisionRow) -> ApiResult<Manifest> {
+    let digest = revision
+        .checkpoint
+        .ok_or_else(|| ApiError::internal("a ready revision has no checkpoint"))?;
+    let rows = db::revision::find_checkpoints(app.db.reader(), &[digest]).await?;
+    let row = rows
+        .get(&digest)
+        .ok_or_else(|| ApiError::internal(format!("checkpoint {digest} has no row")))?;
+    Manifest::from_json(&row.manifest).map_err(|error| ApiError::internal(format!("checkpoint {digest}: {error}")))
+}

@@ -1,0 +1,239 @@
+//! Suites: taking one in with its files, who may see it, binding it to runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use fineline_api::error::ErrorCode;
+use fineline_api::{Binding, CreateBinding, RunPattern, Scope, Suite};
+use fineline_format::Digest;
+use fineline_format::suite::{EvalDtype, SuiteDefinition};
+use fineline_format::task::TaskFile;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db;
+use crate::db::revision::RevisionFilter;
+use crate::db::suite::SuiteRow;
+use crate::error::{ApiError, ApiResult};
+use crate::service::{content, enqueue};
+
+/// Revisions that one transaction of a back-fill looks at.
+const BACKFILL_BATCH: u64 = 100;
+
+/// A suite as uploaded.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) pattern: RunPattern,
+    pub(crate) definition: SuiteDefinition,
+    /// Its files by digest.
+    pub(crate) blobs: BTreeMap<Digest, Bytes>,
+}
+
+/// Demands that the caller's pattern holds all runs of `pattern`.
+fn require_pattern(caller: &Caller, pattern: &RunPattern) -> ApiResult<()> {
+    if caller.pattern.contains(pattern) {
+        return Ok(());
+    }
+    let message = format!(
+        "this token is for `{}`, which does not hold all of `{pattern}`",
+        caller.pattern
+    );
+    Err(ApiError::new(ErrorCode::Forbidden, message))
+}
+
+/// Keeps a suite; whether it is new.
+///
+/// # Errors
+/// 403 for runs that are not the caller's, 422 for a definition or a task that is refused, or a file that is missing,
+/// damaged or named by nothing.
+pub(crate) async fn create(app: &App, caller: &Caller, upload: Upload) -> ApiResult<(Suite, bool)> {
+    require_pattern(caller, &upload.pattern)?;
+    let definition = upload.definition;
+    definition
+        .check()
+        .map_err(|error| ApiError::unprocessable(error.to_string()))?;
+    let wanted: BTreeSet<Digest> = definition.blobs().map(|blob| blob.digest).collect();
+    for blob in definition.blobs() {
+        let Some(bytes) = upload.blobs.get(&blob.digest) else {
+            return Err(ApiError::unprocessable(format!(
+                "file `{}` of the suite was not sent",
+                blob.digest
+            )));
+        };
+        if bytes.len() as u64 != blob.size_bytes || Digest::of(bytes) != blob.digest {
+            let message = format!("the bytes sent as file `{}` are others", blob.digest);
+            return Err(ApiError::new(ErrorCode::DigestMismatch, message));
+        }
+    }
+    if let Some(extra) = upload.blobs.keys().find(|digest| !wanted.contains(*digest)) {
+        return Err(ApiError::unprocessable(format!(
+            "file `{extra}` was sent and the suite does not name it"
+        )));
+    }
+    for task in &definition.tasks {
+        check_task(&task.task, &upload.blobs[&task.yaml.digest], task.data.keys())?;
+    }
+    let size_bytes = upload.blobs.values().map(|bytes| bytes.len() as u64).sum();
+    for bytes in upload.blobs.into_values() {
+        content::put_content(app, bytes).await?;
+    }
+    let digest = definition.digest();
+    let txn = db::write_txn(&app.db).await?;
+    let new = db::suite::insert(&txn, &digest, &definition, size_bytes, &upload.pattern).await?;
+    let row = db::suite::find(&txn, &digest).await?;
+    txn.commit().await?;
+    Ok((
+        row.ok_or_else(|| ApiError::internal("a suite just kept is not there"))?
+            .suite,
+        new,
+    ))
+}
+
+fn check_task<'a>(name: &str, yaml: &[u8], splits: impl Iterator<Item = &'a String>) -> ApiResult<()> {
+    let text = std::str::from_utf8(yaml).map_err(|_| ApiError::unprocessable(format!("task `{name}` is no UTF-8")))?;
+    let file = TaskFile::parse(text).map_err(|error| ApiError::unprocessable(error.to_string()))?;
+    if file.task != name {
+        let message = format!(
+            "the definition calls a task `{name}`, its YAML calls it `{}`",
+            file.task
+        );
+        return Err(ApiError::unprocessable(message));
+    }
+    let given: BTreeSet<&str> = splits.map(String::as_str).collect();
+    match file.data_files.keys().find(|split| !given.contains(split.as_str())) {
+        Some(split) => Err(ApiError::unprocessable(format!(
+            "task `{name}` has no data for its split `{split}`"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether the caller may know of a suite: it was uploaded for, or bound to, runs that it may read; a worker only what
+/// it holds a lease for.
+async fn visible(app: &App, caller: &Caller, suite: &SuiteRow) -> ApiResult<bool> {
+    if caller.has(Scope::Read) {
+        return Ok(suite.patterns.iter().any(|pattern| pattern.intersects(&caller.pattern)));
+    }
+    let Some(token_id) = caller.token_id else {
+        return Ok(false);
+    };
+    Ok(db::evaluation::leased_suites(app.db.reader(), token_id)
+        .await?
+        .contains(&suite.suite.digest))
+}
+
+/// The suites that the caller may know of.
+pub(crate) async fn list(app: &App, caller: &Caller) -> ApiResult<Vec<Suite>> {
+    caller.require(Scope::Read)?;
+    let mut suites = Vec::new();
+    for row in db::suite::list(app.db.reader()).await? {
+        if visible(app, caller, &row).await? {
+            suites.push(row.suite);
+        }
+    }
+    Ok(suites)
+}
+
+/// A suite.
+///
+/// # Errors
+/// 404 when there is none that the caller may know of.
+pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult<SuiteRow> {
+    let unknown = || ApiError::not_found(format!("suite `{digest}`"));
+    let row = db::suite::find(app.db.reader(), &digest).await?.ok_or_else(unknown)?;
+    if visible(app, caller, &row).await? {
+        Ok(row)
+    } else {
+        Err(unknown())
+    }
+}
+
+/// A file of a suite.
+///
+/// # Errors
+/// 404 when the suite, or the file in it, is none that the caller may know of.
+pub(crate) async fn blob(app: &App, caller: &Caller, digest: Digest, blob: Digest) -> ApiResult<Bytes> {
+    let row = get(app, caller, digest).await?;
+    if !row.definition.blobs().any(|known| known.digest == blob) {
+        return Err(ApiError::not_found(format!("file `{blob}` in suite `{digest}`")));
+    }
+    content::read_content(app, &blob).await
+}
+
+/// Binds a suite to runs; evaluates what is there already when asked to.
+///
+/// # Errors
+/// 403 for runs that are not the caller's, 404 for the suite, 400 for a dtype that is none.
+pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiResult<Binding> {
+    require_pattern(caller, &new.pattern)?;
+    let suite = get(app, caller, new.suite).await?.suite;
+    let dtype: EvalDtype = new.dtype.parse().map_err(ApiError::invalid)?;
+    let txn = db::write_txn(&app.db).await?;
+    let mut binding = db::suite::bind(&txn, &new.pattern, &suite, dtype.as_str()).await?;
+    txn.commit().await?;
+    if new.backfill {
+        binding.n_queued = backfill(app, &new.pattern).await?;
+        app.changed.notify_waiters();
+    }
+    Ok(binding)
+}
+
+async fn backfill(app: &App, pattern: &RunPattern) -> ApiResult<u64> {
+    let mut n_queued = 0;
+    let mut after_run = None;
+    while let Some(run) = db::run::list(app.db.reader(), pattern, after_run.as_ref(), 1)
+        .await?
+        .pop()
+    {
+        let filter = RevisionFilter {
+            state: Some(fineline_api::CheckpointState::Ready),
+            evaluable: true,
+            ..RevisionFilter::default()
+        };
+        let mut after = None;
+        loop {
+            let rows = db::revision::list(app.db.reader(), run.id, filter, after, BACKFILL_BATCH).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some((last.step, last.id));
+            let txn = db::write_txn(&app.db).await?;
+            for revision in &rows {
+                n_queued += enqueue::for_revision(&txn, &run, revision).await?;
+            }
+            txn.commit().await?;
+        }
+        after_run = Some(run.name);
+    }
+    Ok(n_queued)
+}
+
+/// The bindings that concern runs which the caller may read.
+pub(crate) async fn bindings(app: &App, caller: &Caller) -> ApiResult<Vec<Binding>> {
+    caller.require(Scope::Read)?;
+    let mut bindings = db::suite::bindings(app.db.reader()).await?;
+    bindings.retain(|binding| binding.pattern.intersects(&caller.pattern));
+    Ok(bindings)
+}
+
+/// Takes a binding away; what is queued stays.
+///
+/// # Errors
+/// 404 when there is none that the caller may know of, 403 when it binds runs that are not the caller's.
+pub(crate) async fn unbind(app: &App, caller: &Caller, id: Uuid) -> ApiResult<()> {
+    let unknown = || ApiError::not_found(format!("binding `{id}`"));
+    let bindings = db::suite::bindings(app.db.reader()).await?;
+    let binding = bindings
+        .into_iter()
+        .find(|binding| binding.id == id)
+        .ok_or_else(unknown)?;
+    if !binding.pattern.intersects(&caller.pattern) {
+        return Err(unknown());
+    }
+    caller.require(Scope::Write)?;
+    require_pattern(caller, &binding.pattern)?;
+    let txn = db::write_txn(&app.db).await?;
+    if !db::suite::unbind(&txn, id).await? {
+        return Err(unknown());
+    }
+    Ok(txn.commit().await?)
+}

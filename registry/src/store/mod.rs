@@ -1,0 +1,108 @@
+//! Objects: frames over `object_store`. Content is immutable, so putting the same object twice is harmless; nothing
+//! here depends on conditional puts or on listing.
+
+pub(crate) mod key;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use uuid::Uuid;
+
+/// Where frames lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    objects: Arc<dyn ObjectStore>,
+}
+
+/// Why an object can't be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// There is no such object: something took it away behind our back.
+    #[error("object `{0}` is missing from the store")]
+    Missing(String),
+    /// The store has no room.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// Anything else.
+    #[error("the store failed: {0}")]
+    Other(String),
+}
+
+impl Store {
+    /// Opens the store at `url`: `file:///DIR`, or `memory:` for tests.
+    ///
+    /// # Errors
+    /// A sentence that names the URL and what is wrong with it.
+    pub(crate) fn open(url: &str) -> Result<Self, String> {
+        if url == "memory:" {
+            return Ok(Self {
+                objects: Arc::new(InMemory::new()),
+            });
+        }
+        let Some(dir) = url.strip_prefix("file://") else {
+            return Err(format!("store `{url}` is not supported: use `file:///DIR`"));
+        };
+        std::fs::create_dir_all(dir).map_err(|error| format!("folder `{dir}` can't be made: {error}"))?;
+        let local = LocalFileSystem::new_with_prefix(dir).map_err(|error| format!("folder `{dir}`: {error}"))?;
+        // A frame that was acknowledged survives a power cut.
+        Ok(Self {
+            objects: Arc::new(local.with_fsync(true)),
+        })
+    }
+
+    /// Keeps a frame under its id.
+    pub(crate) async fn put_frame(&self, id: Uuid, frame: Bytes) -> Result<(), StoreError> {
+        let key = key::frame(id);
+        self.objects
+            .put(&key, frame.into())
+            .await
+            .map(|_| ())
+            .map_err(|error| sort_out(key.as_ref(), error))
+    }
+
+    /// The frame with that id.
+    pub(crate) async fn get_frame(&self, id: Uuid) -> Result<Bytes, StoreError> {
+        let key = key::frame(id);
+        let object = self
+            .objects
+            .get(&key)
+            .await
+            .map_err(|error| sort_out(key.as_ref(), error))?;
+        object.bytes().await.map_err(|error| sort_out(key.as_ref(), error))
+    }
+
+    /// Whether the object of a frame is there.
+    pub(crate) async fn has_frame(&self, id: Uuid) -> bool {
+        self.objects.head(&key::frame(id)).await.is_ok()
+    }
+
+    /// Takes a frame away; success when there was none.
+    pub(crate) async fn delete_frame(&self, id: Uuid) -> Result<(), StoreError> {
+        let key = key::frame(id);
+        match self.objects.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(sort_out(key.as_ref(), error)),
+        }
+    }
+}
+
+fn sort_out(key: &str, error: object_store::Error) -> StoreError {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return StoreError::Missing(key.to_owned());
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(
+            io,
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        ) {
+            return StoreError::Full(error.to_string());
+        }
+        cause = inner.source();
+    }
+    StoreError::Other(error.to_string())
+}

@@ -1,0 +1,81 @@
+# What the acceptance scripts share: a server, the client, checks that are counted.
+# shellcheck shell=bash
+
+n_checks=0
+n_short=0
+
+# check TEXT COMMAND...: one thing that must be so.
+check() {
+    local text=$1
+    shift
+    n_checks=$((n_checks + 1))
+    if "$@"; then
+        echo "  ok    $text"
+    else
+        echo "  SHORT $text"
+        n_short=$((n_short + 1))
+    fi
+}
+
+finish() {
+    echo
+    echo "$n_checks checks, $n_short fell short"
+    ((n_short == 0))
+}
+
+# start_server DIR [OPTION...]: serves DIR on a free port (or on $port, when set) and points the client at it.
+start_server() {
+    local dir=$1
+    shift
+    mkdir -p "$dir"
+    : >"$dir/stdout"
+    "$bin/fineline-registry" serve --listen "127.0.0.1:${port:-0}" --data "$dir" "$@" >"$dir/stdout" 2>>"$dir/stderr" &
+    server=$!
+    for _ in $(seq 300); do
+        FINELINE_URL=$(grep -oE 'http://[0-9.:]+' "$dir/stdout" | head -1) || true
+        [[ -z $FINELINE_URL ]] || break
+        kill -0 "$server" 2>/dev/null || { cat "$dir/stderr" >&2; return 1; }
+        sleep 0.1
+    done
+    [[ -n $FINELINE_URL ]] || { echo "the server did not start" >&2; return 1; }
+    FINELINE_TOKEN=$(cat "$dir/admin.token")
+    FINELINE_CONFIG=$dir/client.toml
+    export FINELINE_URL FINELINE_TOKEN FINELINE_CONFIG
+}
+
+stop_server() {
+    kill "$server"
+    wait "$server" 2>/dev/null || true
+    server=
+}
+
+fineline() { "$bin/fineline" "$@"; }
+
+# api METHOD PATH [CURL-OPTION...]: the API by plain curl; the body on stdout, the status in $status_file.
+status_file=$work/status
+api() {
+    local method=$1 path=$2
+    shift 2
+    curl -sS -X "$method" -H "Authorization: Bearer $FINELINE_TOKEN" -w '%{stderr}%{http_code}' "$@" \
+        "$FINELINE_URL/api/v1$path" 2>"$status_file"
+}
+
+status() { cat "$status_file"; }
+
+# field NAME: a field of the JSON on stdin.
+field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+
+# metric NAME: a counter of the server, 0 before it was counted first.
+metric() { curl -sS "$FINELINE_URL/metrics" | awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}'; }
+
+# refused COMMAND PATTERN: the command exits with 1 and its stderr matches.
+refused() {
+    local pattern=$1 code=0
+    shift
+    "$@" >"$work/out" 2>"$work/err" || code=$?
+    if ((code != 1)) || ! grep -qE "$pattern" "$work/err"; then
+        echo "    exit $code, stderr: $(tr '\n' ' ' <"$work/err")"
+        return 1
+    fi
+    echo "    $(grep -m1 . "$work/err")"
+}

@@ -1,0 +1,74 @@
+//! What the integration tests share: a server on a free port with a data folder of its own, clients with chosen tokens,
+//! and small checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use fineline_api::{CreateToken, RunName, Scope};
+use fineline_client::Client;
+use fineline_registry::serve::{RunningServer, ServeOptions, start};
+use tempfile::TempDir;
+
+/// A server that ends with the test.
+#[derive(Debug)]
+pub struct TestServer {
+    /// The running server.
+    pub server: RunningServer,
+    /// Its data folder.
+    pub dir: TempDir,
+    /// A client with the administrator's token.
+    pub admin: Client,
+}
+
+/// Starts a server.
+pub async fn serve() -> TestServer {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let server = start(ServeOptions::local(dir.path())).await.expect("the server starts");
+    let admin = Client::new(&server.url, Some(&server.admin_token)).expect("a client");
+    TestServer { server, dir, admin }
+}
+
+impl TestServer {
+    /// The secret of a new token.
+    pub async fn token(&self, scopes: &[Scope], pattern: &str) -> String {
+        let new = CreateToken {
+            name: "test".to_owned(),
+            scopes: scopes.to_vec(),
+            pattern: pattern.parse().expect("a pattern"),
+            expires_in_s: None,
+        };
+        self.admin.create_token(&new).await.expect("a token").secret
+    }
+
+    /// A client with a new token.
+    pub async fn client(&self, scopes: &[Scope], pattern: &str) -> Client {
+        Client::new(&self.server.url, Some(&self.token(scopes, pattern).await)).expect("a client")
+    }
+
+    /// A new run.
+    pub async fn run(&self, name: &str) -> RunName {
+        let name: RunName = name.parse().expect("a run's name");
+        self.admin.create_run(&name, &Default::default()).await.expect("a run");
+        name
+    }
+}
+
+/// Writes a checkpoint with one tensor of `n` bf16 values that follow from `seed`; with config and tokenizer files that
+/// make it evaluable (no engine could load it).
+pub fn checkpoint(parent: &Path, name: &str, n: usize, seed: u32) -> PathBuf {
+    let dir = parent.join(name);
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let header = format!(r#"{{"w":{{"dtype":"BF16","shape":[{n}],"data_offsets":[0,{}]}}}}"#, 2 * n);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    let mut state = seed | 1;
+    for _ in 0..n {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        bytes.extend(&state.to_le_bytes()[..2]);
+    }
+    std::fs::write(dir.join("model.safetensors"), bytes).expect("weights");
+    std::fs::write(dir.join("config.json"), r#"{"architectures":["LlamaForCausalLM"]}"#).expect("a config");
+    std::fs::write(dir.join("tokenizer.json"), "{}").expect("a tokenizer");
+    dir
+}

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The quick ring: unit, property, doc and integration tests, then the acceptance scripts.
+#
+#   tests/run.sh             runs the tests
+#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3)
+#   tests/run.sh --lint      formatting, clippy and the dependency guards first
+#
+# Ends with plain counts of what ran, failed and was skipped, and why. In CI (CI=true) a skip that does not stand in
+# tests/allowed-skips.txt is a failure.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# Build artefacts stay outside of the clone, so that a fresh clone compiles warm.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
+export CARGO_TERM_COLOR=never
+log_dir=$(mktemp -d)
+trap 'rm -rf "$log_dir"' EXIT
+failed_parts=()
+part_names=()
+
+say() { printf '\n== %s\n' "$*"; }
+
+# part NAME COMMAND...: runs a part, keeps its output for the counts at the end.
+part() {
+    local name=$1
+    shift
+    say "$name: $*"
+    part_names+=("$name")
+    local begun=$SECONDS
+    if "$@" > >(tee "$log_dir/$name.log") 2> >(tee "$log_dir/$name.err" >&2); then
+        echo "== $name: ok in $((SECONDS - begun)) s"
+    else
+        echo "== $name: FAILED after $((SECONDS - begun)) s"
+        failed_parts+=("$name")
+    fi
+}
+
+install_missing() {
+    local wanted=()
+    command -v cc >/dev/null || wanted+=(build-essential)
+    command -v curl >/dev/null || wanted+=(curl)
+    command -v openssl >/dev/null || wanted+=(openssl)
+    command -v python3 >/dev/null || wanted+=(python3)
+    if ((${#wanted[@]})); then
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}"
+    fi
+    command -v cargo >/dev/null || {
+        echo "there is no Rust toolchain: install one with rustup, then run this again" >&2
+        return 1
+    }
+}
+
+# Which crate may not know which: what keeps the rooms apart.
+guard_dependencies() {
+    local status=0
+    forbid() { # PACKAGE PATTERN CARGO-TREE-OPTIONS...
+        local package=$1 pattern=$2 found
+        shift 2
+        found=$(cargo tree -p "$package" "$@" -e normal --prefix none --locked | awk '{print $1}' | sort -u | grep -E "^($pattern)$") || true
+        if [[ -n $found ]]; then
+            echo "$package depends on $(tr '\n' ' ' <<<"$found")and may not" >&2
+            status=1
+        else
+            echo "$package $*: none of $pattern"
+        fi
+    }
+    local candle='candle-.*|tokenizers|gemm.*|fineline-evaluator'
+    forbid fineline-registry "$candle|fineline-client" --no-default-features
+    forbid fineline-client "$candle|axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations"
+    forbid fineline-evaluator 'axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations'
+    forbid fineline-format 'tokio|reqwest|axum|candle-.*|sea-orm.*|fineline-(api|client|registry|evaluator|migrations)'
+    forbid fineline-migrations 'fineline-.*[^s]'
+    return $status
+}
+
+install=0 lint=0
+for argument in "$@"; do
+    case $argument in
+        --install) install=1 ;;
+        --lint) lint=1 ;;
+        *)
+            echo "unknown option \`$argument\`: --install or --lint" >&2
+            exit 2
+            ;;
+    esac
+done
+
+if ((install)); then install_missing || exit 1; fi
+if ((lint)); then
+    part fmt cargo fmt --all --check
+    part guards guard_dependencies
+    part clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+fi
+part tests cargo test --workspace --locked --quiet -- --nocapture
+for script in tests/accept/*.sh; do
+    part "accept-$(basename "$script" .sh)" "$script"
+done
+
+say "counts"
+cat "$log_dir"/*.log "$log_dir"/*.err >"$log_dir/all"
+# cargo prints a line a test binary: "test result: ok. 12 passed; 0 failed; …".
+read -r passed failed < <(awk '/^test result:/ {for (i = 1; i < NF; i++) {if ($(i + 1) ~ /^passed/) p += $i; if ($(i + 1) ~ /^failed/) f += $i}} END {print p + 0, f + 0}' "$log_dir/all")
+grep -hoE 'skipped: .*' "$log_dir/all" | sort | uniq -c >"$log_dir/skips" || true
+skipped=$(awk '{n += $1} END {print n + 0}' "$log_dir/skips")
+cat "$log_dir/skips"
+echo "parts: ${part_names[*]}"
+if ((${#failed_parts[@]})); then echo "failed parts: ${failed_parts[*]}"; fi
+if [[ ${CI:-} == true ]] && ((skipped)); then
+    if sed 's/^ *[0-9]* //' "$log_dir/skips" | grep -vxFf tests/allowed-skips.txt; then
+        echo "the skips above are not allowed in CI"
+        failed_parts+=(skips)
+    fi
+fi
+echo "$((passed + ${#part_names[@]} - ${#failed_parts[@]})) passed, $((failed + ${#failed_parts[@]})) failed, $skipped skipped"
+((${#failed_parts[@]} == 0 && failed == 0))
