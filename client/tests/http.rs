@@ -1,5 +1,7 @@
 //! What a client does with answers that are late, broken, or no.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +39,11 @@ async fn serve(app: Router) -> String {
 fn answer(status: StatusCode, headers: &[(&'static str, &'static str)], body: &'static str) -> Response<&'static str> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    answer.headers_mut().extend(headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())));
+    answer.headers_mut().extend(
+        headers
+            .iter()
+            .map(|(name, value)| (name.parse::<axum::http::HeaderName>().unwrap(), value.parse().unwrap())),
+    );
     answer
 }
 
@@ -56,32 +62,49 @@ async fn a_busy_server_is_asked_again_when_it_says() {
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_twice() {
     let (client, n_calls) = scripted(vec![answer(StatusCode::BAD_GATEWAY, &[], "<html>")]).await;
-    let error = client.create_run(&"lab/a".parse().unwrap(), &Default::default()).await.unwrap_err();
+    let error = client
+        .create_run(&"lab/a".parse().unwrap(), &Default::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     assert_eq!(n_calls.load(Ordering::SeqCst), 1);
     client.list_runs(None, None, None).await.unwrap_err();
-    assert!(n_calls.load(Ordering::SeqCst) > 3, "reading is tried again until the time is over");
+    assert!(
+        n_calls.load(Ordering::SeqCst) > 3,
+        "reading is tried again until the time is over"
+    );
 }
 
 #[tokio::test]
 async fn an_error_keeps_what_the_server_said_and_no_query() {
-    let body = r#"{"error":{"code":"not_found","message":"no run `lab/a`","request_id":"r7","details":{"hint":"create it"}}}"#;
+    let body =
+        r#"{"error":{"code":"not_found","message":"no run `lab/a`","request_id":"r7","details":{"hint":"create it"}}}"#;
     let (client, n_calls) = scripted(vec![answer(StatusCode::NOT_FOUND, &[], body)]).await;
     let error = client.list_runs(Some("lab/secret"), None, None).await.unwrap_err();
     let refusal = error.refusal().unwrap();
     assert!(matches!(error, Error::NotFound(_)), "{error:?}");
-    assert_eq!((refusal.request_id.as_str(), error.hint().as_deref()), ("r7", Some("create it")));
+    assert_eq!(
+        (refusal.request_id.as_str(), error.hint().as_deref()),
+        ("r7", Some("create it"))
+    );
     assert!(refusal.url.ends_with("/api/v1/runs"), "{}", refusal.url);
     assert_eq!(n_calls.load(Ordering::SeqCst), 1, "a no is a no");
 }
 
 #[tokio::test]
 async fn what_is_no_registry_is_told() {
-    let moved = answer(StatusCode::MOVED_PERMANENTLY, &[("location", "https://other/?token=x")], "");
+    let moved = answer(
+        StatusCode::MOVED_PERMANENTLY,
+        &[("location", "https://other/?token=x")],
+        "",
+    );
     for wrong in [answer(StatusCode::OK, &[], "<html>"), moved] {
         let (client, _) = scripted(vec![wrong]).await;
         let error = client.list_runs(None, None, None).await.unwrap_err();
-        assert!(matches!(error, Error::Protocol { .. }) && !error.to_string().contains("token"), "{error:?}");
+        assert!(
+            matches!(error, Error::Protocol { .. }) && !error.to_string().contains("token"),
+            "{error:?}"
+        );
     }
 }
 
@@ -97,7 +120,12 @@ async fn token_and_lease_go_where_they_belong() {
     client.list_runs(None, None, None).await.unwrap();
     assert_eq!(seen.lock().unwrap()["authorization"], "Bearer fl_x");
     assert!(!seen.lock().unwrap().contains_key("fineline-lease"));
-    client.with_lease("lease-1").unwrap().list_runs(None, None, None).await.unwrap();
+    client
+        .with_lease("lease-1")
+        .unwrap()
+        .list_runs(None, None, None)
+        .await
+        .unwrap();
     assert_eq!(seen.lock().unwrap()["fineline-lease"], "lease-1");
 }
 
@@ -110,7 +138,13 @@ async fn a_long_answer_that_moves_is_waited_for_and_one_that_stands_still_is_not
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let part = if at == 5 { "]}" } else if at == 0 { "{\"items\":[" } else { " " };
+            let part = if at == 5 {
+                "]}"
+            } else if at == 0 {
+                "{\"items\":["
+            } else {
+                " "
+            };
             (at < 6).then_some((Ok::<_, std::io::Error>(part), at + 1))
         });
         axum::body::Body::from_stream(parts)
@@ -119,7 +153,10 @@ async fn a_long_answer_that_moves_is_waited_for_and_one_that_stands_still_is_not
     let client = Client::with_options(&serve(whole).await, None, QUICK).unwrap();
     client.list_runs(None, None, None).await.unwrap();
     let half = Router::new().fallback(async move || slow(3));
-    let options = ClientOptions { retry_for: Duration::ZERO, ..QUICK };
+    let options = ClientOptions {
+        retry_for: Duration::ZERO,
+        ..QUICK
+    };
     let client = Client::with_options(&serve(half).await, None, options).unwrap();
     let error = client.list_runs(None, None, None).await.unwrap_err();
     assert!(matches!(error, Error::Stalled { .. }), "{error:?}");

@@ -190,9 +190,9 @@ impl CandleEngine {
 
     /// The last `max_length + 1` tokens of context and continuation: all but the last are the input, and the
     /// continuation's are predicted.
-    fn row(&self, answer: usize, context: Vec<u32>, continuation: Vec<u32>) -> Row {
+    fn row(&self, answer: usize, context: Vec<u32>, continuation: &[u32]) -> Row {
         let mut all = context;
-        all.extend(&continuation);
+        all.extend(continuation);
         let begin = all.len().saturating_sub(self.config.max_length + 1);
         let input = all[begin..all.len().max(1) - 1].to_vec();
         let first = continuation.len().saturating_sub(input.len());
@@ -242,7 +242,7 @@ impl Engine for CandleEngine {
         let mut rows = Vec::with_capacity(requests.len());
         for (i, (context, continuation)) in requests.iter().enumerate() {
             let (context, continuation) = self.tokenizer.encode_pair(context, continuation)?;
-            rows.push(self.row(i, context, continuation));
+            rows.push(self.row(i, context, &continuation));
         }
         self.score(rows, requests.len(), progress)
     }

@@ -47,7 +47,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// The router with everything in it.
 pub(crate) fn router(app: App) -> Router {
     let (api, mut document) = api().split_for_parts();
-    document.servers = app.options.public_url.as_ref().map(|url| vec![utoipa::openapi::Server::new(url)]);
+    document.servers = app
+        .options
+        .public_url
+        .as_ref()
+        .map(|url| vec![utoipa::openapi::Server::new(url)]);
     let document = axum::Json(document);
     let router = api
         .route("/openapi.json", get(move || std::future::ready(document.clone())))

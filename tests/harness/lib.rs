@@ -57,7 +57,10 @@ impl TestServer {
 pub fn checkpoint(parent: &Path, name: &str, n: usize, seed: u32) -> PathBuf {
     let dir = parent.join(name);
     std::fs::create_dir_all(&dir).expect("a folder");
-    let header = format!(r#"{{"w":{{"dtype":"BF16","shape":[{n}],"data_offsets":[0,{}]}}}}"#, 2 * n);
+    let header = format!(
+        r#"{{"w":{{"dtype":"BF16","shape":[{n}],"data_offsets":[0,{}]}}}}"#,
+        2 * n
+    );
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     let mut state = seed | 1;

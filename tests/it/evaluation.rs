@@ -49,12 +49,28 @@ fn score(value: f64) -> TaskScore {
 async fn leased() -> (TestServer, RunName, Client, Lease) {
     let server = serve().await;
     let run = server.run("lab/run").await;
-    apply_suite(&server.admin, &suite(server.dir.path()), &"lab/*".parse().unwrap(), false).await.unwrap();
+    apply_suite(
+        &server.admin,
+        &suite(server.dir.path()),
+        &"lab/*".parse().unwrap(),
+        false,
+    )
+    .await
+    .unwrap();
     let dir = checkpoint(server.dir.path(), "a", 9000, 1);
-    push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {}).await.unwrap();
+    push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
     let worker = server.client(&[Scope::Evaluate], "*").await;
-    let lease = worker.claim_evaluation(&claim()).await.unwrap().expect("the push queued an evaluation");
-    assert!(worker.claim_evaluation(&claim()).await.unwrap().is_none(), "it is claimed once");
+    let lease = worker
+        .claim_evaluation(&claim())
+        .await
+        .unwrap()
+        .expect("the push queued an evaluation");
+    assert!(
+        worker.claim_evaluation(&claim()).await.unwrap().is_none(),
+        "it is claimed once"
+    );
     let worker = worker.with_lease(&lease.token).unwrap();
     (server, run, worker, lease)
 }
@@ -63,27 +79,60 @@ async fn leased() -> (TestServer, RunName, Client, Lease) {
 async fn a_push_is_evaluated_once_and_completes_once() {
     let (server, run, worker, lease) = leased().await;
     let id = lease.evaluation.id;
-    let done = CompleteEvaluation { result_digest: Digest::of(b"r") };
-    assert!(worker.complete_evaluation(id, &done).await.is_err(), "a task without scores is no end");
+    let done = CompleteEvaluation {
+        result_digest: Digest::of(b"r"),
+    };
+    assert!(
+        worker.complete_evaluation(id, &done).await.is_err(),
+        "a task without scores is no end"
+    );
     worker.put_samples(id, "tiny", "{}\n".into()).await.unwrap();
     for value in [0.25, 0.5] {
         worker.post_task_scores(id, "tiny", &[score(value)]).await.unwrap();
     }
     for _ in 0..2 {
-        assert_eq!(worker.complete_evaluation(id, &done).await.unwrap().state, EvaluationState::Done);
+        assert_eq!(
+            worker.complete_evaluation(id, &done).await.unwrap().state,
+            EvaluationState::Done
+        );
     }
-    let other = CompleteEvaluation { result_digest: Digest::of(b"other") };
-    assert!(matches!(worker.complete_evaluation(id, &other).await, Err(Error::LeaseLost(_))));
-    let scores = server.admin.list_scores(&run, &ScoreQuery::default(), None, None).await.unwrap().items;
-    assert_eq!(scores.iter().map(|score| (score.step, score.value)).collect::<Vec<_>>(), [(1, 0.5)]);
+    let other = CompleteEvaluation {
+        result_digest: Digest::of(b"other"),
+    };
+    assert!(matches!(
+        worker.complete_evaluation(id, &other).await,
+        Err(Error::LeaseLost(_))
+    ));
+    let scores = server
+        .admin
+        .list_scores(&run, &ScoreQuery::default(), None, None)
+        .await
+        .unwrap()
+        .items;
+    assert_eq!(
+        scores.iter().map(|score| (score.step, score.value)).collect::<Vec<_>>(),
+        [(1, 0.5)]
+    );
 
     // The same model at another step shows the same scores and is not evaluated again.
     let dir = server.dir.path().join("a");
     std::fs::write(dir.join("README.md"), "changed").unwrap();
-    push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {}).await.unwrap();
-    let all = server.admin.list_evaluations(&EvaluationQuery::default(), None, None).await.unwrap().items;
+    push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    let all = server
+        .admin
+        .list_evaluations(&EvaluationQuery::default(), None, None)
+        .await
+        .unwrap()
+        .items;
     assert_eq!(all.len(), 1);
-    let scores = server.admin.list_scores(&run, &ScoreQuery::default(), None, None).await.unwrap().items;
+    let scores = server
+        .admin
+        .list_scores(&run, &ScoreQuery::default(), None, None)
+        .await
+        .unwrap()
+        .items;
     assert_eq!(scores.iter().map(|score| score.step).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -94,11 +143,24 @@ async fn a_worker_reads_what_it_holds_a_lease_for_and_nothing_else() {
     assert_eq!(worker.list_files(&run, &reference, true).await.unwrap().len(), 3);
     let dir = checkpoint(server.dir.path(), "other", 9000, 5);
     let other = server.run("lab/other").await;
-    let pushed = push(&server.admin, &other, 1, &dir, &PushOptions::default(), |_| {}).await.unwrap();
-    assert!(worker.list_files(&other, &Reference::Digest(pushed.digest), true).await.is_err());
-    let stop = FailEvaluation { reason: "no".to_owned(), retryable: false };
+    let pushed = push(&server.admin, &other, 1, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    assert!(
+        worker
+            .list_files(&other, &Reference::Digest(pushed.digest), true)
+            .await
+            .is_err()
+    );
+    let stop = FailEvaluation {
+        reason: "no".to_owned(),
+        retryable: false,
+    };
     worker.fail_evaluation(lease.evaluation.id, &stop).await.unwrap();
-    assert!(worker.list_files(&run, &reference, true).await.is_err(), "the lease is over");
+    assert!(
+        worker.list_files(&run, &reference, true).await.is_err(),
+        "the lease is over"
+    );
 }
 
 #[tokio::test]
@@ -112,5 +174,8 @@ async fn a_cancelled_evaluation_loses_its_lease_and_can_be_tried_again() {
     let again = worker.claim_evaluation(&claim()).await.unwrap().expect("queued again");
     assert_ne!(again.token, lease.token);
     let stale = worker.post_task_scores(id, "tiny", &[score(1.0)]).await;
-    assert!(matches!(stale, Err(Error::LeaseLost(_))), "the old lease stays dead: {stale:?}");
+    assert!(
+        matches!(stale, Err(Error::LeaseLost(_))),
+        "the old lease stays dead: {stale:?}"
+    );
 }

@@ -9,7 +9,11 @@ async fn a_step_comes_back_byte_for_byte_and_the_same_push_changes_nothing() {
     let server = serve().await;
     let run = server.run("lab/run").await;
     let dir = checkpoint(server.dir.path(), "a", 40_000, 1);
-    let options = PushOptions { tags: vec!["best/x".to_owned()], label: Some("ckpt_7".to_owned()), ..Default::default() };
+    let options = PushOptions {
+        tags: vec!["best/x".to_owned()],
+        label: Some("ckpt_7".to_owned()),
+        ..Default::default()
+    };
     let first = push(&server.admin, &run, 7, &dir, &options, |_| {}).await.unwrap();
     assert!(!first.unchanged && first.sent_chunks > 0);
     let again = push(&server.admin, &run, 7, &dir, &options, |_| {}).await.unwrap();
@@ -19,9 +23,15 @@ async fn a_step_comes_back_byte_for_byte_and_the_same_push_changes_nothing() {
     for reference in ["7", "step-7", "ckpt_7", "best/x", "latest", digest.as_str()] {
         let reference: Reference = reference.parse().unwrap();
         let to = server.dir.path().join("pulled");
-        pull(&server.admin, &run, &reference, &to, &PullOptions::default(), |_| {}).await.unwrap();
+        pull(&server.admin, &run, &reference, &to, &PullOptions::default(), |_| {})
+            .await
+            .unwrap();
         for name in ["model.safetensors", "config.json", "tokenizer.json"] {
-            assert_eq!(std::fs::read(dir.join(name)).unwrap(), std::fs::read(to.join(name)).unwrap(), "{reference}");
+            assert_eq!(
+                std::fs::read(dir.join(name)).unwrap(),
+                std::fs::read(to.join(name)).unwrap(),
+                "{reference}"
+            );
         }
         std::fs::remove_dir_all(to).unwrap();
     }
@@ -31,16 +41,28 @@ async fn a_step_comes_back_byte_for_byte_and_the_same_push_changes_nothing() {
 async fn other_bytes_at_a_held_step_need_replace_and_the_old_ones_stay_by_digest() {
     let server = serve().await;
     let run = server.run("lab/run").await;
-    let (a, b) = (checkpoint(server.dir.path(), "a", 9000, 1), checkpoint(server.dir.path(), "b", 9000, 2));
-    let old = push(&server.admin, &run, 1, &a, &PushOptions::default(), |_| {}).await.unwrap();
+    let (a, b) = (
+        checkpoint(server.dir.path(), "a", 9000, 1),
+        checkpoint(server.dir.path(), "b", 9000, 2),
+    );
+    let old = push(&server.admin, &run, 1, &a, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
     let refused = push(&server.admin, &run, 1, &b, &PushOptions::default(), |_| {}).await;
     assert!(matches!(refused, Err(Error::StepExists(_))), "{refused:?}");
 
-    let replace = PushOptions { replace: true, ..Default::default() };
+    let replace = PushOptions {
+        replace: true,
+        ..Default::default()
+    };
     let new = push(&server.admin, &run, 1, &b, &replace, |_| {}).await.unwrap();
     let current = server.admin.get_checkpoint(&run, &Reference::Step(1)).await.unwrap();
     assert_eq!(current.digest, Some(new.digest));
-    let before = server.admin.get_checkpoint(&run, &Reference::Digest(old.digest)).await.unwrap();
+    let before = server
+        .admin
+        .get_checkpoint(&run, &Reference::Digest(old.digest))
+        .await
+        .unwrap();
     assert!(!before.current && before.digest == Some(old.digest));
 }
 
@@ -49,9 +71,17 @@ async fn the_same_weights_at_two_steps_are_warned_of() {
     let server = serve().await;
     let run = server.run("lab/run").await;
     let dir = checkpoint(server.dir.path(), "a", 9000, 1);
-    push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {}).await.unwrap();
-    let second = push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {}).await.unwrap();
-    assert!(second.warnings.iter().any(|warning| warning.contains("step 1")), "{:?}", second.warnings);
+    push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    let second = push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    assert!(
+        second.warnings.iter().any(|warning| warning.contains("step 1")),
+        "{:?}",
+        second.warnings
+    );
 }
 
 #[tokio::test]

@@ -83,11 +83,20 @@ impl Registry {
 
 pub fn refuse(status: StatusCode, code: ErrorCode, message: &str) -> Response {
     let (message, request_id) = (message.to_owned(), "r-1".to_owned());
-    let error = ErrorDetail { code, message, request_id, details: None };
+    let error = ErrorDetail {
+        code,
+        message,
+        request_id,
+        details: None,
+    };
     (status, Json(ErrorBody { error })).into_response()
 }
 
-async fn unavailable(State(world): State<Shared>, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+async fn unavailable(
+    State(world): State<Shared>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
     {
         let mut world = world.lock().unwrap();
         if world.n_unavailable > 0 {
@@ -148,9 +157,17 @@ async fn commit(State(world): State<Shared>, Json(commit): Json<CommitPushSessio
     let files: Vec<_> = world.files.values().cloned().collect();
     // What the real registry proves too: each file is its chunks, and the files are the manifest.
     for file in &files {
-        let raw = file.chunks.iter().flat_map(|chunk| frame::decode(&world.chunks[&chunk.digest]).unwrap());
+        let raw = file
+            .chunks
+            .iter()
+            .flat_map(|chunk| frame::decode(&world.chunks[&chunk.digest]).unwrap());
         let raw: Vec<u8> = raw.collect();
-        assert_eq!((Digest::of(&raw), raw.len() as u64), (file.digest, file.size_bytes), "{}", file.path);
+        assert_eq!(
+            (Digest::of(&raw), raw.len() as u64),
+            (file.digest, file.size_bytes),
+            "{}",
+            file.path
+        );
     }
     let entries = files.iter().map(|file| FileEntry {
         path: file.path.clone(),
@@ -166,7 +183,11 @@ async fn commit(State(world): State<Shared>, Json(commit): Json<CommitPushSessio
 
 async fn missing(State(world): State<Shared>, Json(query): Json<MissingChunksQuery>) -> Json<MissingChunks> {
     let world = world.lock().unwrap();
-    let missing = query.digests.into_iter().filter(|digest| !world.chunks.contains_key(digest)).collect();
+    let missing = query
+        .digests
+        .into_iter()
+        .filter(|digest| !world.chunks.contains_key(digest))
+        .collect();
     Json(MissingChunks { missing })
 }
 
@@ -174,11 +195,19 @@ async fn put_chunk(State(world): State<Shared>, Path(digest): Path<String>, fram
     let digest: Digest = digest.parse().unwrap();
     let mut world = world.lock().unwrap();
     if world.puts_left == Some(0) {
-        return refuse(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::StoreFull, "the store is full");
+        return refuse(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::StoreFull,
+            "the store is full",
+        );
     }
     world.puts_left = world.puts_left.map(|left| left - 1);
     if Digest::of(&frame::decode(&frame).unwrap()) != digest {
-        return refuse(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::DigestMismatch, "other bytes");
+        return refuse(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorCode::DigestMismatch,
+            "other bytes",
+        );
     }
     world.n_puts += 1;
     world.chunks.insert(digest, frame);
@@ -187,7 +216,10 @@ async fn put_chunk(State(world): State<Shared>, Path(digest): Path<String>, fram
 
 async fn get_chunk(State(world): State<Shared>, Path(digest): Path<String>) -> Bytes {
     let world = world.lock().unwrap();
-    world.wrong_chunk.clone().unwrap_or_else(|| world.chunks[&digest.parse().unwrap()].clone())
+    world
+        .wrong_chunk
+        .clone()
+        .unwrap_or_else(|| world.chunks[&digest.parse().unwrap()].clone())
 }
 
 async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) -> Response {
@@ -224,5 +256,13 @@ async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) 
 async fn files(State(world): State<Shared>, Path(reference): Path<String>) -> Json<Vec<CheckpointFile>> {
     let digest: Digest = reference.parse().expect("files are asked for by digest");
     let world = world.lock().unwrap();
-    Json(world.steps.values().find(|(held, _)| *held == digest).unwrap().1.clone())
+    Json(
+        world
+            .steps
+            .values()
+            .find(|(held, _)| *held == digest)
+            .unwrap()
+            .1
+            .clone(),
+    )
 }

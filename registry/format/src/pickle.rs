@@ -173,98 +173,98 @@ impl Machine<'_> {
             b'(' => self.marks.push(self.stack.len()),                 // MARK
             b'q' => {
                 let [key] = self.take()?;
-                self.memoize(u32::from(key))?
+                self.memoize(u32::from(key))?;
             } // BINPUT
             b'r' => {
                 let key = u32::from_le_bytes(self.take()?);
-                self.memoize(key)?
+                self.memoize(key)?;
             } // LONG_BINPUT
             0x94 => {
                 let key = u32::try_from(self.memo.len()).map_err(|e| e.to_string())?;
-                self.memoize(key)?
+                self.memoize(key)?;
             } // MEMOIZE
             b'h' => {
                 let [key] = self.take()?;
-                self.recall(u32::from(key))?
+                self.recall(u32::from(key))?;
             } // BINGET
             b'j' => {
                 let key = u32::from_le_bytes(self.take()?);
-                self.recall(key)?
+                self.recall(key)?;
             } // LONG_BINGET
             b'c' => {
                 let global = format!("{} {}", self.take_line()?, self.take_line()?);
-                self.stack.push(Value::Global(global.into()))
+                self.stack.push(Value::Global(global.into()));
             } // GLOBAL
             0x93 => self.stack_global()?,                              // STACK_GLOBAL
             b'R' | 0x81 => {
                 let args = self.pop()?;
                 let callable = self.pop()?;
-                self.construct(&callable, &args)?
+                self.construct(&callable, &args)?;
             } // REDUCE, NEWOBJ
             b'b' | b'0' => drop(self.pop()?),                          // BUILD (an object's attributes), POP
             b'X' => {
                 let n = u32::from_le_bytes(self.take()?) as usize;
                 let text = self.take_text(n)?;
-                self.stack.push(Value::Str(text))
+                self.stack.push(Value::Str(text));
             } // BINUNICODE
             0x8c => {
                 let [n] = self.take()?;
                 let text = self.take_text(usize::from(n))?;
-                self.stack.push(Value::Str(text))
+                self.stack.push(Value::Str(text));
             } // SHORT_BINUNICODE
             b'B' => {
                 let n = u32::from_le_bytes(self.take()?) as usize;
                 self.take_bytes(n)?;
-                self.stack.push(Value::Opaque)
+                self.stack.push(Value::Opaque);
             } // BINBYTES
             b'C' => {
                 let [n] = self.take()?;
                 self.take_bytes(usize::from(n))?;
-                self.stack.push(Value::Opaque)
+                self.stack.push(Value::Opaque);
             } // SHORT_BINBYTES
             b'J' => {
                 let n = i32::from_le_bytes(self.take()?);
-                self.stack.push(Value::Int(i64::from(n)))
+                self.stack.push(Value::Int(i64::from(n)));
             } // BININT
             b'K' => {
                 let [n] = self.take()?;
-                self.stack.push(Value::Int(i64::from(n)))
+                self.stack.push(Value::Int(i64::from(n)));
             } // BININT1
             b'M' => {
                 let n = u16::from_le_bytes(self.take()?);
-                self.stack.push(Value::Int(i64::from(n)))
+                self.stack.push(Value::Int(i64::from(n)));
             } // BININT2
             0x8a => self.long()?,                                      // LONG1
             b'G' => {
                 self.take::<8>()?;
-                self.stack.push(Value::Opaque)
+                self.stack.push(Value::Opaque);
             } // BINFLOAT
             b'N' | 0x88 | 0x89 => self.stack.push(Value::Opaque),      // NONE, NEWTRUE, NEWFALSE
             b't' | b'l' => {
                 let items = self.pop_mark()?;
-                self.push_node(Node::Sequence(items))
+                self.push_node(Node::Sequence(items));
             } // TUPLE, LIST
             0x85..=0x87 => self.tuple(usize::from(op - 0x84))?,        // TUPLE1, TUPLE2, TUPLE3
             b'a' => {
                 let item = self.pop()?;
-                self.append(vec![item])?
+                self.append(vec![item])?;
             } // APPEND
             b'e' => {
                 let items = self.pop_mark()?;
-                self.append(items)?
+                self.append(items)?;
             } // APPENDS
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
-                self.set(vec![key, value])?
+                self.set(vec![key, value])?;
             } // SETITEM
             b'u' => {
                 let items = self.pop_mark()?;
-                self.set(items)?
+                self.set(items)?;
             } // SETITEMS
             b'Q' => {
                 let id = self.pop()?;
-                self.persistent(&id)?
+                self.persistent(&id)?;
             } // BINPERSID
             other => {
                 return Err(format!(

@@ -60,7 +60,7 @@ impl Store {
             .put(&key, frame.into())
             .await
             .map(|_| ())
-            .map_err(|error| sort_out(key.as_ref(), error))
+            .map_err(|error| sort_out(key.as_ref(), &error))
     }
 
     /// The frame with that id.
@@ -70,8 +70,8 @@ impl Store {
             .objects
             .get(&key)
             .await
-            .map_err(|error| sort_out(key.as_ref(), error))?;
-        object.bytes().await.map_err(|error| sort_out(key.as_ref(), error))
+            .map_err(|error| sort_out(key.as_ref(), &error))?;
+        object.bytes().await.map_err(|error| sort_out(key.as_ref(), &error))
     }
 
     /// Whether the object of a frame is there.
@@ -84,16 +84,16 @@ impl Store {
         let key = key::frame(id);
         match self.objects.delete(&key).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(sort_out(key.as_ref(), error)),
+            Err(error) => Err(sort_out(key.as_ref(), &error)),
         }
     }
 }
 
-fn sort_out(key: &str, error: object_store::Error) -> StoreError {
+fn sort_out(key: &str, error: &object_store::Error) -> StoreError {
     if matches!(error, object_store::Error::NotFound { .. }) {
         return StoreError::Missing(key.to_owned());
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         let io = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         if matches!(

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fineline_api::{Checkpoint, CheckpointState, Score, Scope};
+use fineline_api::{Checkpoint, CheckpointState, Scope, Score};
 use maud::{DOCTYPE, Markup, html};
 
 use crate::app::App;
@@ -31,7 +31,10 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/", get(runs))
         .route("/runs/{namespace}/{name}", get(run))
-        .route("/assets/style.css", get(|| std::future::ready(([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE))))
+        .route(
+            "/assets/style.css",
+            get(|| std::future::ready(([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE))),
+        )
 }
 
 async fn reader(app: &App) -> ApiResult<Caller> {
@@ -79,7 +82,11 @@ async fn run(State(app): State<App>, path: Result<Path<RunPath>, ApiError>) -> R
         Err(error) => refused(&error),
         Ok((name, steps, scores)) => {
             let pending = steps.iter().any(is_pending);
-            page(&name.to_string(), pending, &steps_and_scores(&name.to_string(), &steps, &scores))
+            page(
+                &name.to_string(),
+                pending,
+                &steps_and_scores(&name.to_string(), &steps, &scores),
+            )
         }
     }
 }
@@ -91,11 +98,23 @@ fn is_pending(step: &Checkpoint) -> bool {
 
 fn steps_and_scores(name: &str, steps: &[Checkpoint], scores: &[Score]) -> Markup {
     // One column for each (task, metric, harness); scores of two harnesses never share one.
-    let columns: BTreeSet<_> =
-        scores.iter().map(|score| (score.task.as_str(), score.metric.as_str(), score.harness.as_str())).collect();
+    let columns: BTreeSet<_> = scores
+        .iter()
+        .map(|score| (score.task.as_str(), score.metric.as_str(), score.harness.as_str()))
+        .collect();
     let cells: BTreeMap<_, _> = scores
         .iter()
-        .map(|score| ((score.step, score.task.as_str(), score.metric.as_str(), score.harness.as_str()), score))
+        .map(|score| {
+            (
+                (
+                    score.step,
+                    score.task.as_str(),
+                    score.metric.as_str(),
+                    score.harness.as_str(),
+                ),
+                score,
+            )
+        })
         .collect();
     html! {
         p { a href="/" { "Runs" } }
@@ -182,7 +201,10 @@ fn page(title: &str, refresh: bool, body: &Markup) -> Response {
         }
     };
     let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)];
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, policy),
+    ];
     (headers, markup.into_string()).into_response()
 }
 
