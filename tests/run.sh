@@ -54,10 +54,10 @@ install_missing() {
 guard_dependencies() {
     local status=0
     forbid() { # PACKAGE PATTERN CARGO-TREE-OPTIONS...
-        local package=$1 pattern=$2 found
+        local package=$1 pattern=$2 tree found
         shift 2
-        found=$(cargo tree -p "$package" "$@" -e normal --prefix none --locked | awk '{print $1}' | sort -u | grep -E "^($pattern)$") || true
-        if [[ -n $found ]]; then
+        tree=$(cargo tree -p "$package" "$@" -e normal --prefix none --locked) || return 1
+        if found=$(awk '{print $1}' <<<"$tree" | sort -u | grep -vx "$package" | grep -xE "$pattern"); then
             echo "$package depends on $(tr '\n' ' ' <<<"$found")and may not" >&2
             status=1
         else
@@ -65,11 +65,11 @@ guard_dependencies() {
         fi
     }
     local candle='candle-.*|tokenizers|gemm.*|fineline-evaluator'
-    forbid fineline-registry "$candle|fineline-client" --no-default-features
-    forbid fineline-client "$candle|axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations"
-    forbid fineline-evaluator 'axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations'
-    forbid fineline-format 'tokio|reqwest|axum|candle-.*|sea-orm.*|fineline-(api|client|registry|evaluator|migrations)'
-    forbid fineline-migrations 'fineline-.*[^s]'
+    forbid fineline-registry "$candle|fineline-client" --no-default-features || status=1
+    forbid fineline-client "$candle|axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations" || status=1
+    forbid fineline-evaluator 'axum|sea-orm.*|sqlx.*|object_store|fineline-registry|fineline-migrations' || status=1
+    forbid fineline-format 'tokio|reqwest|axum|candle-.*|sea-orm.*|fineline-(api|client|registry|evaluator|migrations)' || status=1
+    forbid fineline-migrations 'fineline-.*' || status=1
     return $status
 }
 

@@ -15,7 +15,7 @@ generator = random.Random(seed)
 weight_map = {}
 for shard in (1, 2):
     name = f"model-0000{shard}-of-00002.safetensors"
-    header = {}
+    header = {"__metadata__": {"seed": str(seed)}}
     for tensor in range(SHARD_TENSORS):
         begin = tensor * TENSOR_BYTES
         tensor_name = f"model.layers.{shard}.{tensor}.weight"
@@ -27,6 +27,6 @@ for shard in (1, 2):
         for _ in range(SHARD_TENSORS):
             file.write(generator.randbytes(TENSOR_BYTES))
 total = 2 * SHARD_TENSORS * TENSOR_BYTES
-index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+index = {"metadata": {"total_size": total, "seed": seed}, "weight_map": weight_map}
 (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 print(f"  generated {total} bytes of weights (seed {seed})")
