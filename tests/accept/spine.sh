@@ -29,8 +29,8 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# shellcheck source=tests/accept/lib.sh
-source "$root/tests/accept/lib.sh"
+# shellcheck source=tests/harness/accept.sh
+source "$root/tests/harness/accept.sh"
 
 for part in "${parts[@]}"; do
     # shellcheck source=/dev/null

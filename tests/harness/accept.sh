@@ -1,4 +1,4 @@
-# What the acceptance scripts share: a server, the client, checks that are counted.
+# What the acceptance scripts share: a server, the client, checks that are counted. Sourced, never run.
 # shellcheck shell=bash
 
 n_checks=0
