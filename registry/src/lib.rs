@@ -26,3 +26,6 @@ mod embedded;
 pub mod serve;
 
 pub use router::openapi;
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ const MAX_JSON_BYTES: usize = 8 << 20;
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// Puts the middleware around `router`.
-pub(crate) fn around(router: Router<App>, _app: &App) -> Router<App> {
+pub(crate) fn around(router: Router<App>) -> Router<App> {
     router
         .fallback(|| std::future::ready(ApiError::not_found("such page").into_response()))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))

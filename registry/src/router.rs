@@ -59,7 +59,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(web::router());
-    middleware::around(router, &app).with_state(app)
+    middleware::around(router).with_state(app)
 }
 
 async fn readyz(State(app): State<App>) -> StatusCode {

@@ -79,22 +79,16 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
     });
-    for background in [
-        tokio::spawn(verify::run_forever(app.clone())),
-        tokio::spawn(sweep::run_forever(app.clone())),
-    ] {
-        let mut stopped = stop.subscribe();
-        tasks.spawn(async move {
-            let abort = background.abort_handle();
-            tokio::select! {
-                ended = background => ended.map_err(io::Error::other),
-                _ = stopped.wait_for(|stop| *stop) => {
-                    abort.abort();
-                    Ok(())
-                }
-            }
-        });
-    }
+    let (verifying, sweeping) = (verify::run_forever(app.clone()), sweep::run_forever(app.clone()));
+    let mut stopped = stop.subscribe();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = verifying => {}
+            () = sweeping => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        Ok(())
+    });
     Ok(RunningServer {
         url,
         admin_token,
@@ -151,7 +145,11 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     };
     let store = match &options.store {
         None => format!("file://{}", data.join("store").display()),
-        Some(url) => url.clone(),
+        Some(url) if url.starts_with("file://") => url.clone(),
+        Some(url) => anyhow::bail!(
+            "store `{}` is not supported by this build: use `file:///DIR`",
+            scheme(url)
+        ),
     };
     let db = Db::open(&database)
         .await
@@ -166,7 +164,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
 
 /// A URL without what may be a secret.
 fn scheme(url: &str) -> &str {
-    url.split_once("//").map_or(url, |(scheme, _)| scheme)
+    url.split_once(':').map_or(url, |(scheme, _)| scheme)
 }
 
 /// The process's metrics; servers in one process share them.

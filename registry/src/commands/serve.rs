@@ -33,13 +33,13 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DataArgs {
     /// Folder of the embedded database and store, and of the first token.
-    #[arg(long, env = "FINELINE_DATA", default_value = "fineline-data")]
+    #[arg(long, env = "FINELINE_DATA", global = true, default_value = "fineline-data")]
     pub(crate) data: PathBuf,
     /// Another database than the one in the folder: `sqlite://PATH`.
-    #[arg(long, env = "FINELINE_DATABASE")]
+    #[arg(long, env = "FINELINE_DATABASE", global = true)]
     database: Option<String>,
     /// Another store than the one in the folder: `file:///DIR`.
-    #[arg(long, env = "FINELINE_STORE")]
+    #[arg(long, env = "FINELINE_STORE", global = true)]
     store: Option<String>,
 }
 
@@ -72,7 +72,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         "the administrator's token is in `{}`",
         args.data.data.join("admin.token").display()
     ));
-    server.run_until(stop_signal()).await?;
-    child.stop().await;
+    let until = async {
+        stop_signal().await;
+        // The child first: its open requests would hold up the end of the server.
+        child.stop().await;
+    };
+    server.run_until(until).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::db::Db;
@@ -15,6 +16,10 @@ use crate::service;
 
 /// How long a child's token lives; a fresh child gets a fresh one before that.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long to wait before a child that ended is started again; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The hidden command that the child runs.
 pub(crate) const COMMAND: &str = "evaluator-worker";
@@ -42,9 +47,9 @@ impl FromStr for Evaluator {
     }
 }
 
-/// Keeps the child running until it is stopped.
+/// Keeps the child running until it is stopped, or this is dropped.
 #[derive(Debug)]
-pub(crate) struct EvaluatorChild(Option<JoinHandle<()>>);
+pub(crate) struct EvaluatorChild(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl EvaluatorChild {
     /// Starts the evaluator of a server.
@@ -59,54 +64,75 @@ impl EvaluatorChild {
             cfg!(feature = "embedded-evaluator"),
             "this build has no evaluator: start with --evaluator off and run `fineline-evaluator` beside it"
         );
+        let (stop, stopped) = oneshot::channel();
         let (db, url, device) = (server.app.db.clone(), server.url.clone(), device.clone());
-        Ok(Self(Some(tokio::spawn(keep_running(db, url, device)))))
+        let keeper = tokio::spawn(keep_running(db, url, device, stopped));
+        Ok(Self(Some((stop, keeper))))
     }
 
-    /// Ends the child and waits until it is gone.
+    /// Ends the child, takes its token back, and waits until both is done.
     pub(crate) async fn stop(self) {
-        if let Some(task) = self.0 {
-            task.abort();
-            let _ = task.await;
+        if let Some((stop, keeper)) = self.0 {
+            drop(stop);
+            let _ = keeper.await;
         }
     }
 }
 
-async fn keep_running(db: Db, url: String, device: String) {
-    let mut pause = Duration::from_secs(1);
+async fn keep_running(db: Db, url: String, device: String, mut stopped: oneshot::Receiver<()>) {
+    let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        match run_once(&db, &url, &device).await {
-            Ok(()) => tracing::info!("the embedded evaluator starts anew"),
+        match run_once(&db, &url, &device, &mut stopped).await {
+            Ok(Ended::Stopped) => return,
+            Ok(Ended::Renewed) => {
+                tracing::info!("the embedded evaluator starts anew with a fresh token");
+                continue;
+            }
             Err(error) => tracing::error!("the embedded evaluator ended: {error:#}"),
         }
-        if begun.elapsed() > Duration::from_secs(60) {
-            pause = Duration::from_secs(1);
+        if begun.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(60));
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn run_once(db: &Db, url: &str, device: &str) -> anyhow::Result<()> {
+/// Why a child was ended.
+enum Ended {
+    Stopped,
+    Renewed,
+}
+
+/// Runs one child with a token of its own, which ends with it.
+async fn run_once(db: &Db, url: &str, device: &str, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
     let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
     let token = token.map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut child = spawn(url, &token.secret, device)?;
-    // The child ends when this pipe closes: with this process, however it ends.
-    let _alive = child.stdin.take();
-    let ended = tokio::time::timeout(TOKEN_LIFETIME / 2, child.wait()).await;
-    let revoked = service::token::revoke(db, token.token.id).await;
-    if let Err(error) = revoked {
+    let ended = run_child(spawn(url, &token.secret, device), stopped).await;
+    if let Err(error) = service::token::revoke(db, token.token.id).await {
         tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
     }
-    match ended {
-        Err(_) => Ok(child.kill().await?),
-        Ok(status) => {
+    ended
+}
+
+async fn run_child(child: anyhow::Result<Child>, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
+    let mut child = child?;
+    // The child ends when this pipe closes: with this process, however it ends.
+    let _alive = child.stdin.take();
+    let why = tokio::select! {
+        status = child.wait() => {
             let status = status?;
-            anyhow::ensure!(status.success(), "it ended with {status}");
-            Ok(())
+            anyhow::bail!("it ended by itself with {status}");
         }
-    }
+        _ = stopped => Ended::Stopped,
+        () = tokio::time::sleep(TOKEN_LIFETIME / 2) => Ended::Renewed,
+    };
+    child.kill().await?;
+    Ok(why)
 }
 
 fn spawn(url: &str, token: &str, device: &str) -> anyhow::Result<Child> {

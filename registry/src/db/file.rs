@@ -1,14 +1,19 @@
 //! Files that were read back from the store and have their digest.
 
+use std::collections::HashMap;
+
 use fineline_api::ChunkRef;
 use fineline_format::Digest;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder, QuerySelect};
 use sea_orm::{ColumnTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 
 use super::entity::file;
 use crate::recipe;
+
+/// Digests in one statement: far below what either engine binds.
+const BATCH: usize = 500;
 
 /// A verified file.
 #[derive(Debug, Clone)]
@@ -38,22 +43,44 @@ fn file_row(row: file::Model) -> Result<FileRow, DbErr> {
     })
 }
 
-/// Writes down a verified file; one that is known stays as it is.
+/// Writes down a verified file. One that is known keeps its recipe; it gains its tensors when it had none yet.
 pub(crate) async fn insert(conn: &impl ConnectionTrait, new: &FileRow) -> Result<(), DbErr> {
+    let tensors = new.tensors.as_ref().map(super::to_json).transpose()?;
     let row = file::ActiveModel {
         digest: Set(super::blob(&new.digest)),
-        size_bytes: Set(i64::try_from(new.size_bytes).unwrap_or(i64::MAX)),
+        size_bytes: Set(super::signed(new.size_bytes)),
         recipe: Set(recipe::pack(&new.chunks)),
-        tensors: Set(new.tensors.as_ref().map(super::to_json).transpose()?),
+        tensors: Set(tensors.clone()),
         verified_at_ms: Set(super::now_ms(conn).await?),
     };
-    let once = OnConflict::column(file::Column::Digest).do_nothing().to_owned();
     file::Entity::insert(row)
-        .on_conflict(once)
-        .try_insert()
+        .on_conflict_do_nothing_on([file::Column::Digest])
         .exec_without_returning(conn)
-        .await
-        .map(|_| ())
+        .await?;
+    if tensors.is_some() {
+        let update = file::Entity::update_many()
+            .col_expr(file::Column::Tensors, Expr::value(tensors))
+            .filter(file::Column::Digest.eq(super::blob(&new.digest)))
+            .filter(file::Column::Tensors.is_null());
+        update.exec(conn).await?;
+    }
+    Ok(())
+}
+
+/// The verified files among these digests.
+pub(crate) async fn find_many(
+    conn: &impl ConnectionTrait,
+    digests: &[Digest],
+) -> Result<HashMap<Digest, FileRow>, DbErr> {
+    let mut found = HashMap::new();
+    for batch in digests.chunks(BATCH) {
+        let query = file::Entity::find().filter(file::Column::Digest.is_in(batch.iter().map(super::blob)));
+        for row in query.all(conn).await? {
+            let row = file_row(row)?;
+            found.insert(row.digest, row);
+        }
+    }
+    Ok(found)
 }
 
 /// The verified file of that digest.

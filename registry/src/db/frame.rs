@@ -3,7 +3,7 @@
 //! States: `intended` (row before the object) → `live` → `condemned` → `deleting` → gone.
 
 use fineline_format::Digest;
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
     RelationDef, TryInsertResult,
@@ -86,10 +86,8 @@ pub(crate) async fn make_live(
         size_bytes: Set(i64::try_from(size_bytes).unwrap_or(i64::MAX)),
         frame_id: Set(id),
     };
-    let once = OnConflict::column(chunk::Column::Digest).do_nothing().to_owned();
     let inserted = chunk::Entity::insert(row)
-        .on_conflict(once)
-        .try_insert()
+        .on_conflict_do_nothing_on([chunk::Column::Digest])
         .exec_without_returning(conn)
         .await?;
     if matches!(inserted, TryInsertResult::Inserted(1)) {
@@ -99,18 +97,25 @@ pub(crate) async fn make_live(
     Ok(false)
 }
 
-/// Moves a frame from one state to the next; whether it was in the first.
-pub(crate) async fn set_state(
-    conn: &impl ConnectionTrait,
-    id: Uuid,
-    from: FrameState,
-    to: FrameState,
-) -> Result<bool, DbErr> {
+async fn set_state(conn: &impl ConnectionTrait, id: Uuid, from: FrameState, to: FrameState) -> Result<bool, DbErr> {
     let update = frame::Entity::update_many()
         .col_expr(frame::Column::State, Expr::value(to.as_str()))
         .filter(frame::Column::Id.eq(id))
         .filter(frame::Column::State.eq(from.as_str()));
     Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// Marks a frame whose object will be deleted; `false` for a live one, to which a chunk points.
+pub(crate) async fn begin_delete(conn: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
+    let update = frame::Entity::update_many()
+        .col_expr(frame::Column::State, Expr::value(FrameState::Deleting.as_str()))
+        .filter(frame::Column::Id.eq(id))
+        .filter(frame::Column::State.ne(FrameState::Live.as_str()));
+    if update.exec(conn).await?.rows_affected == 1 {
+        return Ok(true);
+    }
+    // Without a row the object is an orphan: a sweep took the row while the object was still on its way.
+    Ok(frame::Entity::find_by_id(id).one(conn).await?.is_none())
 }
 
 /// Forgets a frame whose object is gone.

@@ -5,6 +5,7 @@
 
 mod entity;
 
+pub(crate) mod checkpoint;
 pub(crate) mod evaluation;
 pub(crate) mod event;
 pub(crate) mod file;
@@ -17,6 +18,7 @@ pub(crate) mod score;
 pub(crate) mod suite;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod verification;
 
 use std::time::Duration;
 
@@ -149,4 +151,35 @@ fn from_json<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, DbErr> 
 /// A count or a step as its column holds it; the edge has bounded it.
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_schema_goes_up_and_down_and_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", dir.path().join("a.db").display()))
+            .await
+            .unwrap();
+        let all = applied_migrations(&db).await.unwrap();
+
+        Migrator::down(&db.writer, None).await.unwrap();
+        assert_eq!(applied_migrations(&db).await.unwrap(), Vec::<String>::new());
+        Migrator::up(&db.writer, None).await.unwrap();
+
+        assert_eq!(applied_migrations(&db).await.unwrap(), all);
+        assert_eq!(all.len(), Migrator::migrations().len());
+    }
+
+    #[tokio::test]
+    async fn the_databases_clock_is_unix_milliseconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", dir.path().join("a.db").display()))
+            .await
+            .unwrap();
+        let apart = now_ms(db.reader()).await.unwrap() - Utc::now().timestamp_millis();
+        assert!(apart.abs() < 5_000, "{apart}");
+    }
 }

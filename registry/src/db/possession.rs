@@ -1,6 +1,6 @@
 //! Who may name a digest: the table behind the one rule in `service::possession`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use fineline_api::RunPattern;
 use fineline_format::Digest;
@@ -49,17 +49,17 @@ pub(crate) async fn held(
     Ok(held)
 }
 
-/// Which of `digests` are chunks with a live frame.
-pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<HashSet<Digest>, DbErr> {
-    let mut stored = HashSet::new();
+/// The raw sizes of those of `digests` that are chunks with a live frame.
+pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<HashMap<Digest, u64>, DbErr> {
+    let mut stored = HashMap::new();
     for batch in digests.chunks(BATCH) {
         let query = chunk::Entity::find()
             .select_only()
-            .column(chunk::Column::Digest)
+            .columns([chunk::Column::Digest, chunk::Column::SizeBytes])
             .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)));
-        let rows: Vec<Vec<u8>> = query.into_tuple().all(conn).await?;
-        for row in rows {
-            stored.insert(super::digest(&row)?);
+        let rows: Vec<(Vec<u8>, i64)> = query.into_tuple().all(conn).await?;
+        for (row, size_bytes) in rows {
+            stored.insert(super::digest(&row)?, size_bytes.unsigned_abs());
         }
     }
     Ok(stored)

@@ -81,17 +81,18 @@ pub(crate) async fn find(conn: &impl ConnectionTrait, run_id: i64, id: Uuid) -> 
     query.one(conn).await?.map(session_row).transpose()
 }
 
-/// The open session for that step and manifest: an interrupted push goes on in it.
-pub(crate) async fn find_open(
+/// The open or verifying session for that step and manifest: an interrupted push goes on in it.
+pub(crate) async fn find_unfinished(
     conn: &impl ConnectionTrait,
     run_id: i64,
     step: u64,
     manifest: &Digest,
 ) -> Result<Option<SessionRow>, DbErr> {
+    let unfinished = [PushSessionState::Verifying, PushSessionState::Open].map(PushSessionState::as_str);
     let query = push_session::Entity::find()
         .filter(push_session::Column::RunId.eq(run_id))
         .filter(push_session::Column::Step.eq(super::signed(step)))
-        .filter(push_session::Column::State.eq(PushSessionState::Open.as_str()))
+        .filter(push_session::Column::State.is_in(unfinished))
         .filter(push_session::Column::ManifestDigest.eq(super::blob(manifest)))
         .order_by_desc(push_session::Column::Id);
     query.one(conn).await?.map(session_row).transpose()

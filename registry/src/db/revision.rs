@@ -1,17 +1,16 @@
-//! Revisions (what steps point to) and the checkpoints that they hold.
+//! Revisions: what steps point to. How one becomes ready stands in `verification`.
 
 use std::collections::BTreeMap;
 
 use fineline_api::CheckpointState;
 use fineline_format::Digest;
-use sea_orm::sea_query::{Condition, Expr, OnConflict};
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
-use uuid::Uuid;
 
-use super::entity::{checkpoint, revision};
+use super::entity::revision;
 
 /// A revision as the services see it.
 #[derive(Debug, Clone)]
@@ -36,7 +35,7 @@ pub(crate) struct RevisionRow {
     pub(crate) ready_at_ms: Option<i64>,
 }
 
-fn revision_row(row: revision::Model) -> Result<RevisionRow, DbErr> {
+pub(super) fn revision_row(row: revision::Model) -> Result<RevisionRow, DbErr> {
     let digest = |blob: Option<Vec<u8>>| blob.as_deref().map(super::digest).transpose();
     Ok(RevisionRow {
         id: row.id,
@@ -106,12 +105,49 @@ pub(crate) async fn get(conn: &impl ConnectionTrait, id: i64) -> Result<Revision
     revision_row(row.ok_or_else(|| DbErr::RecordNotFound(format!("revision {id}")))?)
 }
 
+/// Says anew what a push says of a revision that still receives: the last word counts.
+pub(crate) async fn update(conn: &impl ConnectionTrait, id: i64, new: &NewRevision) -> Result<(), DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::Label, Expr::value(new.label.clone()))
+        .col_expr(revision::Column::Tokens, Expr::value(new.tokens.map(super::signed)))
+        .col_expr(revision::Column::Loss, Expr::value(new.loss))
+        .col_expr(revision::Column::Metadata, Expr::value(super::to_json(&new.metadata)?))
+        .col_expr(revision::Column::Tags, Expr::value(super::to_json(&new.tags)?))
+        .col_expr(revision::Column::Replace, Expr::value(new.replace))
+        .filter(revision::Column::Id.eq(id))
+        .filter(is(CheckpointState::Receiving));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// Another step of the run that was, or is being, pushed under that spelling.
+pub(crate) async fn other_step_of_label(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    label: &str,
+    step: u64,
+) -> Result<Option<u64>, DbErr> {
+    let alive = [CheckpointState::Receiving, CheckpointState::Verifying].map(CheckpointState::as_str);
+    let query = revision::Entity::find()
+        .select_only()
+        .column(revision::Column::Step)
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Label.eq(label))
+        .filter(revision::Column::Step.ne(super::signed(step)))
+        .filter(
+            Condition::any()
+                .add(revision::Column::Current.eq(true))
+                .add(revision::Column::State.is_in(alive)),
+        );
+    let step: Option<i64> = query.into_tuple().one(conn).await?;
+    Ok(step.map(i64::unsigned_abs))
+}
+
 /// Takes a revision away that never became anything.
 pub(crate) async fn delete(conn: &impl ConnectionTrait, id: i64) -> Result<(), DbErr> {
     revision::Entity::delete_by_id(id).exec(conn).await.map(|_| ())
 }
 
-fn is(state: CheckpointState) -> Condition {
+pub(super) fn is(state: CheckpointState) -> Condition {
     Condition::all().add(revision::Column::State.eq(state.as_str()))
 }
 
@@ -244,141 +280,4 @@ pub(crate) async fn list(
         .order_by_asc(revision::Column::Id)
         .limit(limit);
     query.all(conn).await?.into_iter().map(revision_row).collect()
-}
-
-/// A revision goes from receiving to verifying with the checkpoint that was committed.
-pub(crate) async fn set_verifying(conn: &impl ConnectionTrait, id: i64, checkpoint: &Digest) -> Result<bool, DbErr> {
-    let update = revision::Entity::update_many()
-        .col_expr(
-            revision::Column::State,
-            Expr::value(CheckpointState::Verifying.as_str()),
-        )
-        .col_expr(revision::Column::CheckpointDigest, Expr::value(super::blob(checkpoint)))
-        .filter(revision::Column::Id.eq(id))
-        .filter(is(CheckpointState::Receiving));
-    Ok(update.exec(conn).await?.rows_affected == 1)
-}
-
-/// Takes a revision that nobody verifies (any more), for `lease_ms`.
-pub(crate) async fn claim_verifying(
-    conn: &impl ConnectionTrait,
-    verifier: Uuid,
-    lease_ms: i64,
-) -> Result<Option<RevisionRow>, DbErr> {
-    let now = super::now_ms(conn).await?;
-    let free = Condition::any()
-        .add(revision::Column::VerifierUntilMs.is_null())
-        .add(revision::Column::VerifierUntilMs.lt(now));
-    let picked = revision::Entity::find()
-        .filter(is(CheckpointState::Verifying))
-        .filter(free)
-        .order_by_asc(revision::Column::Id)
-        .one(conn)
-        .await?;
-    let Some(picked) = picked else { return Ok(None) };
-    renew_verifying(conn, picked.id, verifier, lease_ms).await?;
-    revision_row(picked).map(Some)
-}
-
-/// Keeps a revision for the one who verifies it.
-pub(crate) async fn renew_verifying(
-    conn: &impl ConnectionTrait,
-    id: i64,
-    verifier: Uuid,
-    lease_ms: i64,
-) -> Result<(), DbErr> {
-    let now = super::now_ms(conn).await?;
-    let update = revision::Entity::update_many()
-        .col_expr(revision::Column::Verifier, Expr::value(verifier))
-        .col_expr(revision::Column::VerifierUntilMs, Expr::value(now + lease_ms))
-        .filter(revision::Column::Id.eq(id))
-        .filter(is(CheckpointState::Verifying));
-    update.exec(conn).await.map(|_| ())
-}
-
-/// A revision ends without becoming ready.
-pub(crate) async fn set_failed(conn: &impl ConnectionTrait, id: i64, failure: &str) -> Result<(), DbErr> {
-    let update = revision::Entity::update_many()
-        .col_expr(revision::Column::State, Expr::value(CheckpointState::Failed.as_str()))
-        .col_expr(revision::Column::Failure, Expr::value(failure))
-        .filter(revision::Column::Id.eq(id));
-    update.exec(conn).await.map(|_| ())
-}
-
-/// A revision becomes ready, and the one its step points to.
-pub(crate) async fn set_ready(conn: &impl ConnectionTrait, row: &RevisionRow) -> Result<(), DbErr> {
-    let replaced = revision::Entity::update_many()
-        .col_expr(revision::Column::Current, Expr::value(false))
-        .filter(revision::Column::RunId.eq(row.run_id))
-        .filter(revision::Column::Step.eq(super::signed(row.step)));
-    replaced.exec(conn).await?;
-    let blob = |digest: &Option<Digest>| digest.as_ref().map(super::blob);
-    let update = revision::Entity::update_many()
-        .col_expr(revision::Column::State, Expr::value(CheckpointState::Ready.as_str()))
-        .col_expr(revision::Column::Current, Expr::value(true))
-        .col_expr(revision::Column::WeightsDigest, Expr::value(blob(&row.weights_digest)))
-        .col_expr(revision::Column::ModelDigest, Expr::value(blob(&row.model_digest)))
-        .col_expr(revision::Column::Warnings, Expr::value(super::to_json(&row.warnings)?))
-        .col_expr(revision::Column::ReadyAtMs, Expr::value(super::now_ms(conn).await?))
-        .filter(revision::Column::Id.eq(row.id));
-    update.exec(conn).await.map(|_| ())
-}
-
-/// What follows from a checkpoint's bytes alone.
-#[derive(Debug, Clone)]
-pub(crate) struct CheckpointRow {
-    pub(crate) digest: Digest,
-    /// Its canonical manifest.
-    pub(crate) manifest: Vec<u8>,
-    pub(crate) n_files: u64,
-    pub(crate) size_bytes: u64,
-    pub(crate) weights_digest: Option<Digest>,
-    pub(crate) model_digest: Option<Digest>,
-    pub(crate) architecture: Option<String>,
-}
-
-/// Writes down a checkpoint; one that is known stays as it is.
-pub(crate) async fn insert_checkpoint(conn: &impl ConnectionTrait, new: &CheckpointRow) -> Result<(), DbErr> {
-    let row = checkpoint::ActiveModel {
-        digest: Set(super::blob(&new.digest)),
-        manifest: Set(new.manifest.clone()),
-        n_files: Set(super::signed(new.n_files)),
-        size_bytes: Set(super::signed(new.size_bytes)),
-        weights_digest: Set(new.weights_digest.as_ref().map(super::blob)),
-        model_digest: Set(new.model_digest.as_ref().map(super::blob)),
-        architecture: Set(new.architecture.clone()),
-    };
-    let once = OnConflict::column(checkpoint::Column::Digest).do_nothing().to_owned();
-    checkpoint::Entity::insert(row)
-        .on_conflict(once)
-        .try_insert()
-        .exec_without_returning(conn)
-        .await
-        .map(|_| ())
-}
-
-/// The checkpoints of these digests.
-pub(crate) async fn find_checkpoints(
-    conn: &impl ConnectionTrait,
-    digests: &[Digest],
-) -> Result<BTreeMap<Digest, CheckpointRow>, DbErr> {
-    let mut found = BTreeMap::new();
-    for batch in digests.chunks(500) {
-        let query = checkpoint::Entity::find().filter(checkpoint::Column::Digest.is_in(batch.iter().map(super::blob)));
-        for row in query.all(conn).await? {
-            let digest = super::digest(&row.digest)?;
-            let optional = |blob: Option<Vec<u8>>| blob.as_deref().map(super::digest).transpose();
-            let checkpoint = CheckpointRow {
-                digest,
-                manifest: row.manifest,
-                n_files: row.n_files.unsigned_abs(),
-                size_bytes: row.size_bytes.unsigned_abs(),
-                weights_digest: optional(row.weights_digest)?,
-                model_digest: optional(row.model_digest)?,
-                architecture: row.architecture,
-            };
-            found.insert(digest, checkpoint);
-        }
-    }
-    Ok(found)
 }

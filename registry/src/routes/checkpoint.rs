@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, ErrorBody, Event, Page, Reference, Scope, Tensor};
+use fineline_format::Digest;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::conditional::{content_headers, respond};
 use super::page::limit;
 use crate::app::App;
 use crate::auth::Caller;
@@ -139,16 +141,19 @@ async fn get_checkpoint(
     operation_id = "get_manifest",
     params(("namespace" = String, Path), ("name" = String, Path), ("reference" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/json"), (status = "default", body = ErrorBody)))]
-async fn get_manifest(State(app): State<App>, caller: Caller, Path(path): Path<CheckpointPath>) -> ApiResult<Response> {
+async fn get_manifest(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<CheckpointPath>,
+    request: HeaderMap,
+) -> ApiResult<Response> {
     let (_, revision) = path.resolve(&app, &caller).await?;
     let manifest = service::possession::manifest(&app, &revision).await?;
-    let etag = HeaderValue::from_str(&format!("\"{}\"", manifest.digest())).map_err(ApiError::internal)?;
-    let headers = [
-        (header::ETAG, etag),
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    ];
-    Ok((HeaderMap::from_iter(headers), manifest.to_canonical_json()).into_response())
+    let digest = manifest.digest();
+    let by_digest = path.reference.starts_with(Digest::PREFIX);
+    let mut headers = content_headers(&digest, by_digest, app.options.anonymous_read)?;
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(respond(&request, &digest, headers, manifest.to_canonical_json()))
 }
 
 /// `?recipes=`

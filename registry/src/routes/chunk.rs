@@ -2,7 +2,7 @@
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use fineline_api::chunk::FRAME_MEDIA_TYPE;
 use fineline_api::{ErrorBody, MissingChunks, MissingChunksQuery, Scope};
@@ -12,6 +12,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::conditional::{content_headers, respond};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
@@ -88,19 +89,18 @@ async fn put_chunk(
     params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/vnd.fineline.frame"),
         (status = "default", body = ErrorBody)))]
-async fn get_chunk(State(app): State<App>, caller: Caller, Path(path): Path<ChunkPath>) -> ApiResult<Response> {
+async fn get_chunk(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<ChunkPath>,
+    request: HeaderMap,
+) -> ApiResult<Response> {
     caller
         .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Read)
         .await?;
     let digest = path.digest()?;
     let frame = service::chunk::get(&app, &caller, digest).await?;
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(FRAME_MEDIA_TYPE)),
-        (
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("private, max-age=31536000, immutable"),
-        ),
-        (header::VARY, HeaderValue::from_static("Authorization")),
-    ];
-    Ok((HeaderMap::from_iter(headers), frame).into_response())
+    let mut headers = content_headers(&digest, true, app.options.anonymous_read)?;
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FRAME_MEDIA_TYPE));
+    Ok(respond(&request, &digest, headers, frame))
 }

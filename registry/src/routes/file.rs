@@ -1,5 +1,7 @@
 //! `/runs/{namespace}/{name}/checkpoints/{reference}/files/{path}`: a file's bytes, whole or in part.
 
+use std::ops::Range;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -7,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use fineline_api::{ErrorBody, ErrorCode};
 use fineline_format::Digest;
 use serde::Deserialize;
-use std::ops::Range;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::checkpoint::resolve;
+use super::conditional::{content_headers, is_held};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
@@ -46,15 +48,15 @@ async fn get_file(
 ) -> ApiResult<Response> {
     let (_, revision) = resolve(&app, &caller, &path.namespace, &path.name, &path.reference).await?;
     let file = service::checkpoint::file(&app, &revision, &path.path).await?;
-    let etag = format!("\"{}\"", file.digest);
     let by_digest = path.reference.starts_with(Digest::PREFIX);
-    let mut answer = described(&file.digest, &etag, by_digest, app.options.anonymous_read)?;
-    if matches_etag(headers.get(header::IF_NONE_MATCH), &etag) {
+    let mut answer = content_headers(&file.digest, by_digest, app.options.anonymous_read)?;
+    describe(&mut answer, &file.digest, &path.path)?;
+    if is_held(&headers, &file.digest) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     let still_same = headers
         .get(header::IF_RANGE)
-        .is_none_or(|value| value.as_bytes() == etag.as_bytes());
+        .is_none_or(|value| Some(value) == answer.get(header::ETAG));
     let asked = headers
         .get(header::RANGE)
         .filter(|_| still_same)
@@ -88,29 +90,27 @@ async fn get_file(
     Ok((status, answer, body).into_response())
 }
 
-fn described(digest: &Digest, etag: &str, by_digest: bool, anonymous: bool) -> ApiResult<HeaderMap> {
-    let cache = match (by_digest, anonymous) {
-        (true, true) => "public, max-age=31536000, immutable",
-        (true, false) => "private, max-age=31536000, immutable",
-        (false, _) => "no-cache",
-    };
+fn describe(headers: &mut HeaderMap, digest: &Digest, path: &str) -> ApiResult<()> {
     let repr_digest = format!("sha-256=:{}:", base64(digest.as_bytes()));
-    let mut headers = HeaderMap::new();
-    let mut insert = |name, value: &str| {
-        HeaderValue::from_str(value)
-            .map(|value| headers.insert(name, value))
-            .map_err(ApiError::internal)
-    };
-    insert(header::ETAG, etag)?;
-    insert(header::HeaderName::from_static("repr-digest"), &repr_digest)?;
-    insert(header::ACCEPT_RANGES, "bytes")?;
-    insert(header::CACHE_CONTROL, cache)?;
-    insert(header::VARY, "Authorization")?;
-    insert(header::CONTENT_TYPE, "application/octet-stream")?;
-    // A file is never shown as a page of ours, whatever it holds.
-    insert(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
-    insert(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")?;
-    Ok(headers)
+    let repr_digest = HeaderValue::from_str(&repr_digest).map_err(ApiError::internal)?;
+    let fixed = [
+        (header::ACCEPT_RANGES, "bytes"),
+        (header::CONTENT_TYPE, content_type(path)),
+        // A file is never shown as a page of ours, whatever it holds.
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
+    ];
+    headers.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.insert(header::HeaderName::from_static("repr-digest"), repr_digest);
+    Ok(())
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit_once('.').map_or("", |(_, extension)| extension) {
+        "json" => "application/json",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
 }
 
 /// RFC 4648 with padding, as RFC 9530 asks of a digest.
@@ -125,15 +125,6 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     text
-}
-
-fn matches_etag(value: Option<&HeaderValue>, etag: &str) -> bool {
-    let Some(Ok(list)) = value.map(HeaderValue::to_str) else {
-        return false;
-    };
-    list.split(',')
-        .map(|one| one.trim().trim_start_matches("W/"))
-        .any(|one| one == etag || one == "*")
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod chunk;
+mod conditional;
 mod evaluation;
 mod file;
 mod lease;

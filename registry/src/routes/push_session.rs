@@ -116,7 +116,7 @@ async fn commit_push_session(
     Json(commit): Json<CommitPushSession>,
 ) -> ApiResult<(StatusCode, Json<PushSession>)> {
     let run = path.run(&app, &caller).await?;
-    let session = service::push_session::commit(&app, &caller, &run, path.id, commit.manifest_digest).await?;
+    let session = service::commit::commit(&app, &caller, &run, path.id, commit.manifest_digest).await?;
     let verifying = session.state == PushSessionState::Verifying;
     Ok((
         if verifying {

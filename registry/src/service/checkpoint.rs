@@ -1,11 +1,12 @@
 //! Reading checkpoints: resolving references, describing, listing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use fineline_api::reference::LATEST;
 use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, Event, Page, Reference, Scope, Tensor};
-use fineline_format::weights;
+use fineline_format::{Digest, FileEntry, weights};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -61,7 +62,7 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
     let conn = app.db.reader();
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let digests: Vec<_> = rows.iter().filter_map(|row| row.checkpoint).collect();
-    let checkpoints = db::revision::find_checkpoints(conn, &digests).await?;
+    let checkpoints = db::checkpoint::find_many(conn, &digests).await?;
     let mut names = db::tag::names(conn, &ids).await?;
     let counts = db::evaluation::count_by_revision(conn, &ids).await?;
     let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
@@ -133,27 +134,35 @@ fn parse_cursor(cursor: &str) -> ApiResult<(u64, i64)> {
 /// The files of a checkpoint, with their recipes when `recipes` is asked.
 pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> ApiResult<Vec<CheckpointFile>> {
     let manifest = possession::manifest(app, revision).await?;
-    let mut files = Vec::with_capacity(manifest.files().len());
-    for entry in manifest.files() {
-        let chunks = if recipes {
-            stored(app, &entry.digest).await?.chunks
-        } else {
-            Vec::new()
+    let digests: Vec<Digest> = manifest.files().iter().map(|entry| entry.digest).collect();
+    let rows = if recipes {
+        db::file::find_many(app.db.reader(), &digests).await?
+    } else {
+        HashMap::new()
+    };
+    let describe = |entry: &FileEntry| {
+        let chunks = match rows.get(&entry.digest) {
+            Some(row) => row.chunks.clone(),
+            None if recipes => return Err(no_row(&entry.digest)),
+            None => Vec::new(),
         };
-        let file = CheckpointFile {
+        Ok(CheckpointFile {
             path: entry.path.clone(),
             size_bytes: entry.size_bytes,
             digest: entry.digest,
             chunks,
-        };
-        files.push(file);
-    }
-    Ok(files)
+        })
+    };
+    manifest.files().iter().map(describe).collect()
 }
 
-async fn stored(app: &App, digest: &fineline_format::Digest) -> ApiResult<FileRow> {
+async fn stored(app: &App, digest: &Digest) -> ApiResult<FileRow> {
     let row = db::file::find(app.db.reader(), digest).await?;
-    row.ok_or_else(|| ApiError::internal(format!("file {digest} of a ready checkpoint has no row")))
+    row.ok_or_else(|| no_row(digest))
+}
+
+fn no_row(digest: &Digest) -> ApiError {
+    ApiError::internal(format!("file {digest} of a ready checkpoint has no row"))
 }
 
 /// One file of a checkpoint.

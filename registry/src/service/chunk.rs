@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fineline_api::Scope;
 use fineline_api::chunk::MAX_MISSING_DIGESTS;
 use fineline_api::error::ErrorCode;
+use fineline_api::{ChunkRef, Scope};
 use fineline_format::{Digest, frame};
 use metrics::counter;
+use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::db::frame::FrameState;
+use crate::db;
 use crate::db::run::RunRow;
-use crate::db::{self};
 use crate::error::{ApiError, ApiResult};
 use crate::service::{possession, push_session};
 use crate::store::StoreError;
@@ -35,7 +35,7 @@ pub(crate) async fn missing(app: &App, caller: &Caller, digests: Vec<Digest>) ->
     let mut seen = HashSet::new();
     Ok(digests
         .into_iter()
-        .filter(|digest| !held.contains(digest) && seen.insert(*digest))
+        .filter(|digest| !held.contains_key(digest) && seen.insert(*digest))
         .collect())
 }
 
@@ -48,15 +48,19 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
     push_session::find_open(app, run, session).await?;
     let wire_bytes = body.len() as u64;
     let size_bytes = verify(app, digest, body.clone()).await?;
-    if db::frame::find_chunk(app.db.reader(), &digest).await?.is_none() {
-        store(app, digest, size_bytes, body).await?;
-    }
+    let chunk = ChunkRef { digest, size_bytes };
+    let frame = put_object(app, digest, body).await?;
+
     let txn = db::write_txn(&app.db).await?;
+    let superfluous = make_live(&txn, chunk, frame).await?;
     if !db::push_session::touch(&txn, session, 1, size_bytes).await? {
         return Err(push_session::not_open(session));
     }
     db::possession::insert(&txn, run.id, &[digest], false).await?;
     txn.commit().await?;
+    if let Some(id) = superfluous {
+        discard(app, id).await?;
+    }
     counter!("fineline_chunks_received_total").increment(1);
     counter!("fineline_chunk_received_bytes_total").increment(size_bytes);
     counter!("fineline_chunk_wire_bytes_total").increment(wire_bytes);
@@ -76,29 +80,57 @@ async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
     Ok(size_bytes)
 }
 
-/// Keeps a frame: intent, object, live row. When another frame of the chunk was faster, ours goes again.
-pub(crate) async fn store(app: &App, digest: Digest, size_bytes: u64, body: Bytes) -> ApiResult<()> {
+/// Keeps a chunk that the server itself framed; nobody possesses it.
+///
+/// # Errors
+/// 507 when the store is full.
+pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<()> {
+    let frame = put_object(app, chunk.digest, body).await?;
+    let txn = db::write_txn(&app.db).await?;
+    let superfluous = make_live(&txn, chunk, frame).await?;
+    txn.commit().await?;
+    match superfluous {
+        Some(id) => discard(app, id).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes the intent, then the object, of a chunk that is not held yet; the frame's id, which is to be made live.
+async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<Uuid>> {
+    if db::frame::find_chunk(app.db.reader(), &digest).await?.is_some() {
+        return Ok(None);
+    }
     let id = Uuid::now_v7();
     let txn = db::write_txn(&app.db).await?;
     db::frame::intend(&txn, id, &digest, body.len()).await?;
     txn.commit().await?;
     app.store.put_frame(id, body).await.map_err(store_error)?;
-    let txn = db::write_txn(&app.db).await?;
-    let live = db::frame::make_live(&txn, id, &digest, size_bytes).await?;
-    txn.commit().await?;
-    if !live {
-        discard(app, id).await?;
-    }
-    Ok(())
+    Ok(Some(id))
 }
 
-/// Takes away a condemned frame to which nothing points.
+/// Makes a frame the chunk's live one. Gives it back when another was faster: it is to be discarded after the commit.
+async fn make_live(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Uuid>> {
+    let ChunkRef { digest, size_bytes } = chunk;
+    let superfluous = match frame {
+        Some(id) if !db::frame::make_live(txn, id, &digest, size_bytes).await? => Some(id),
+        _ => None,
+    };
+    if superfluous.is_some() && db::frame::find_chunk(txn, &digest).await?.is_none() {
+        return Err(unavailable(format!(
+            "the frame of chunk {digest} was swept while it was put"
+        )));
+    }
+    Ok(superfluous)
+}
+
+/// Takes away a frame to which no chunk points, object first; a live one stays.
 pub(crate) async fn discard(app: &App, id: Uuid) -> ApiResult<()> {
     let txn = db::write_txn(&app.db).await?;
-    for from in [FrameState::Intended, FrameState::Condemned] {
-        db::frame::set_state(&txn, id, from, FrameState::Deleting).await?;
-    }
+    let dead = db::frame::begin_delete(&txn, id).await?;
     txn.commit().await?;
+    if !dead {
+        return Ok(());
+    }
     app.store.delete_frame(id).await.map_err(store_error)?;
     let txn = db::write_txn(&app.db).await?;
     db::frame::forget(&txn, id).await?;
@@ -106,16 +138,19 @@ pub(crate) async fn discard(app: &App, id: Uuid) -> ApiResult<()> {
 }
 
 /// A failure of the store as the caller sees it.
-pub(crate) fn store_error(error: StoreError) -> ApiError {
+fn store_error(error: StoreError) -> ApiError {
     match error {
         StoreError::Full(_) => ApiError::new(ErrorCode::StoreFull, error.to_string())
             .hint("ask the operator for room; reading goes on and the same push continues later"),
         StoreError::Missing(_) => ApiError::internal(error),
-        StoreError::Other(_) => {
-            tracing::error!(%error, "the store is unavailable");
-            ApiError::new(ErrorCode::Unavailable, "the store is unavailable").hint("try again in a few seconds")
-        }
+        StoreError::Other(_) => unavailable(error),
     }
+}
+
+/// 503 for what may pass; why goes to the log.
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> ApiError {
+    tracing::error!(%error, "the store is unavailable");
+    ApiError::new(ErrorCode::Unavailable, "the store is unavailable").hint("try again in a few seconds")
 }
 
 /// The frame of a chunk that the caller may name.
@@ -127,7 +162,10 @@ pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult
     if !(caller.has(Scope::Read) || caller.reads_by_lease()) {
         return Err(unknown());
     }
-    if !possession::held_chunks(app, caller, &[digest]).await?.contains(&digest) {
+    if !possession::held_chunks(app, caller, &[digest])
+        .await?
+        .contains_key(&digest)
+    {
         return Err(unknown());
     }
     let chunk = db::frame::find_chunk(app.db.reader(), &digest)

@@ -2,22 +2,21 @@
 //!
 //! **Invariant:** no byte leaves here whose chunk was not decoded and hashed to its digest just before.
 
-use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use bytes::Bytes;
 use fineline_api::ChunkRef;
 use fineline_api::error::ErrorCode;
-use fineline_format::{Digest, Element, Hasher, ReadAt, cdc_cuts, frame};
+use fineline_format::{Digest, Element, Hasher, cdc_cuts, frame};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tokio::runtime::Handle;
+use sea_orm::DbErr;
 
 use crate::app::App;
 use crate::db;
 use crate::db::file::FileRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::chunk;
+use crate::store::StoreError;
 
 /// Chunks of a file that are fetched ahead of the reader.
 const READ_AHEAD: usize = 3;
@@ -25,29 +24,69 @@ const READ_AHEAD: usize = 3;
 /// The most bytes of content that is kept or read whole.
 pub(crate) const MAX_WHOLE_BYTES: u64 = 256 << 20;
 
+/// Why stored bytes can't be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// What a recipe names is gone from the store or not what it was; `fsck --read-data` finds it too.
+    #[error("{0}")]
+    Damaged(String),
+    /// Database or store do not answer now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<DbErr> for ReadError {
+    fn from(error: DbErr) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing(_) => Self::Damaged(error.to_string()),
+            StoreError::Full(_) | StoreError::Other(_) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<tokio::task::JoinError> for ReadError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged(_) => Self::internal(error),
+            ReadError::Unavailable(_) => chunk::unavailable(error),
+        }
+    }
+}
+
 /// A chunk's bytes, decoded and hashed.
 ///
 /// # Errors
-/// 500 when the chunk is not held, or what is stored is damaged: the log says which frame.
-pub(crate) async fn read_chunk(app: &App, digest: Digest) -> ApiResult<Bytes> {
+/// [`ReadError::Damaged`] when the chunk is not held or what is stored is not its bytes.
+pub(crate) async fn read_chunk(app: &App, chunk: ChunkRef) -> Result<Bytes, ReadError> {
+    let digest = chunk.digest;
     let row = db::frame::find_chunk(app.db.reader(), &digest).await?;
-    let row = row.ok_or_else(|| ApiError::internal(format!("chunk {digest} is referenced and not held")))?;
-    let body = app.store.get_frame(row.frame_id).await.map_err(chunk::store_error)?;
+    let row = row.ok_or_else(|| ReadError::Damaged(format!("chunk {digest} is referenced and not held")))?;
+    let frame_id = row.frame_id;
+    let body = app.store.get_frame(frame_id).await?;
     let decode = move || frame::decode(&body).map(|raw| (Digest::of(&raw), raw));
-    let decoded = tokio::task::spawn_blocking(decode).await.map_err(ApiError::internal)?;
-    match decoded {
-        Ok((found, raw)) if found == digest => Ok(raw.into()),
-        Ok((found, _)) => {
-            let frame = row.frame_id;
-            Err(ApiError::internal(format!(
-                "frame {frame} of chunk {digest} holds the bytes of {found}"
-            )))
-        }
-        Err(error) => Err(ApiError::internal(format!(
-            "frame {} of chunk {digest}: {error}",
-            row.frame_id
-        ))),
+    let (found, raw) = tokio::task::spawn_blocking(decode)
+        .await?
+        .map_err(|error| ReadError::Damaged(format!("frame {frame_id} of chunk {digest}: {error}")))?;
+    if found != digest || raw.len() as u64 != chunk.size_bytes {
+        let n = raw.len();
+        return Err(ReadError::Damaged(format!(
+            "frame {frame_id} of chunk {digest} ({} bytes) holds {n} bytes of {found}",
+            chunk.size_bytes
+        )));
     }
+    Ok(raw.into())
 }
 
 /// The bytes of a file in `range`, in memory of a few chunks. A chunk that is damaged ends the stream with an error.
@@ -55,7 +94,7 @@ pub(crate) fn read_range(
     app: &App,
     chunks: &[ChunkRef],
     range: Range<u64>,
-) -> impl Stream<Item = Result<Bytes, io::Error>> + use<> {
+) -> impl Stream<Item = Result<Bytes, ReadError>> + use<> {
     let mut at = 0;
     let mut parts = Vec::new();
     for chunk in chunks {
@@ -68,37 +107,20 @@ pub(crate) fn read_range(
     let app = app.clone();
     let fetch = move |(chunk, part): (ChunkRef, Range<usize>)| {
         let app = app.clone();
-        async move {
-            let raw = read_chunk(&app, chunk.digest).await.map_err(io::Error::other_display)?;
-            if raw.len() as u64 == chunk.size_bytes {
-                Ok(raw.slice(part))
-            } else {
-                Err(io::Error::other(format!(
-                    "chunk {} has another size than its recipe says",
-                    chunk.digest
-                )))
-            }
-        }
+        async move { Ok(read_chunk(&app, chunk).await?.slice(part)) }
     };
     stream::iter(parts).map(fetch).buffered(READ_AHEAD)
 }
 
-/// An [`io::Error`] of what can be shown.
-trait OtherDisplay {
-    fn other_display(error: impl std::fmt::Display) -> Self;
-}
-
-impl OtherDisplay for io::Error {
-    fn other_display(error: impl std::fmt::Display) -> Self {
-        Self::other(error.to_string())
-    }
+/// The bytes of a small file at once; the caller has bounded its size.
+pub(crate) async fn read_whole(app: &App, file: &FileRow) -> Result<Bytes, ReadError> {
+    let parts = read_range(app, &file.chunks, 0..file.size_bytes);
+    let parts: Vec<Bytes> = parts.try_collect().await?;
+    Ok(parts.concat().into())
 }
 
 /// Reads a whole file back from the store and hashes it.
-///
-/// # Errors
-/// As [`read_chunk`].
-pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> ApiResult<Digest> {
+pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> Result<Digest, ReadError> {
     let size: u64 = chunks.iter().map(|chunk| chunk.size_bytes).sum();
     let stream = read_range(app, chunks, 0..size);
     let hash = |mut hasher: Hasher, bytes: Bytes| async move {
@@ -106,88 +128,9 @@ pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> ApiResult<Dig
             hasher.update(&bytes);
             hasher
         };
-        tokio::task::spawn_blocking(feed).await.map_err(io::Error::other)
+        Ok(tokio::task::spawn_blocking(feed).await?)
     };
-    let hasher = stream.try_fold(Hasher::new(), hash).await.map_err(ApiError::internal)?;
-    Ok(hasher.finish())
-}
-
-/// Random access to a stored file for the readers of `fineline_format`, to be used off the async threads.
-#[derive(Debug)]
-pub(crate) struct StoredFile {
-    app: App,
-    handle: Handle,
-    chunks: Vec<(u64, ChunkRef)>,
-    size_bytes: u64,
-    last: Mutex<Option<(Digest, Bytes)>>,
-}
-
-impl StoredFile {
-    pub(crate) fn new(app: &App, chunks: &[ChunkRef]) -> Self {
-        let mut at = 0;
-        let place = |chunk: &ChunkRef| {
-            let offset = at;
-            at += chunk.size_bytes;
-            (offset, *chunk)
-        };
-        let chunks = chunks.iter().map(place).collect();
-        Self {
-            app: app.clone(),
-            handle: Handle::current(),
-            chunks,
-            size_bytes: at,
-            last: Mutex::new(None),
-        }
-    }
-
-    /// The digest of the chunk that covers exactly these bytes.
-    pub(crate) fn chunk_at(&self, offset: u64, size_bytes: u64) -> Option<Digest> {
-        let at = self.chunks.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
-        let (_, chunk) = self.chunks.get(at)?;
-        (chunk.size_bytes == size_bytes).then_some(chunk.digest)
-    }
-
-    fn chunk(&self, digest: Digest) -> io::Result<Bytes> {
-        let mut last = self.last.lock().map_err(|_| io::Error::other("a reader panicked"))?;
-        if let Some((held, raw)) = &*last
-            && *held == digest
-        {
-            return Ok(raw.clone());
-        }
-        let raw = self
-            .handle
-            .block_on(read_chunk(&self.app, digest))
-            .map_err(io::Error::other_display)?;
-        *last = Some((digest, raw.clone()));
-        Ok(raw)
-    }
-}
-
-impl ReadAt for StoredFile {
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        let mut at = self
-            .chunks
-            .partition_point(|(begin, chunk)| begin + chunk.size_bytes <= offset);
-        while filled < buf.len() {
-            let (begin, chunk) = self.chunks.get(at).ok_or(io::ErrorKind::UnexpectedEof)?;
-            let raw = self.chunk(chunk.digest)?;
-            let from = usize::try_from(offset + filled as u64 - begin).map_err(io::Error::other)?;
-            let part = raw
-                .get(from..)
-                .filter(|part| !part.is_empty())
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
-            let n = part.len().min(buf.len() - filled);
-            buf[filled..filled + n].copy_from_slice(&part[..n]);
-            filled += n;
-            at += 1;
-        }
-        Ok(())
-    }
+    Ok(stream.try_fold(Hasher::new(), hash).await?.finish())
 }
 
 /// Keeps content that the server was given whole; nobody possesses its digests. What is kept already stays.
@@ -219,9 +162,7 @@ pub(crate) async fn put_content(app: &App, bytes: Bytes) -> ApiResult<Digest> {
     let (digest, frames) = tokio::task::spawn_blocking(split).await.map_err(ApiError::internal)?;
     let mut chunks = Vec::with_capacity(frames.len());
     for (chunk, body) in frames {
-        if db::frame::find_chunk(app.db.reader(), &chunk.digest).await?.is_none() {
-            chunk::store(app, chunk.digest, chunk.size_bytes, body).await?;
-        }
+        chunk::keep(app, chunk, body).await?;
         chunks.push(chunk);
     }
     if hash_stored(app, &chunks).await? != digest {
@@ -229,28 +170,29 @@ pub(crate) async fn put_content(app: &App, bytes: Bytes) -> ApiResult<Digest> {
             "content {digest} reads back with another digest"
         )));
     }
-    let txn = db::write_txn(&app.db).await?;
     let file = FileRow {
         digest,
         size_bytes: bytes.len() as u64,
         chunks,
         tensors: None,
     };
+    let txn = db::write_txn(&app.db).await?;
     db::file::insert(&txn, &file).await?;
     txn.commit().await?;
     Ok(digest)
 }
 
-/// Content that was kept by [`put_content`].
+/// Content that was kept by [`put_content`], or a small file.
 ///
 /// # Errors
 /// 500 when it is not there or damaged.
 pub(crate) async fn read_content(app: &App, digest: &Digest) -> ApiResult<Bytes> {
     let file = db::file::find(app.db.reader(), digest).await?;
     let file = file.ok_or_else(|| ApiError::internal(format!("content {digest} is referenced and not held")))?;
-    let parts: Vec<Bytes> = read_range(app, &file.chunks, 0..file.size_bytes)
-        .try_collect()
-        .await
-        .map_err(ApiError::internal)?;
-    Ok(parts.concat().into())
+    if file.size_bytes > MAX_WHOLE_BYTES {
+        return Err(ApiError::internal(format!(
+            "content {digest} is too large to be read whole"
+        )));
+    }
+    Ok(read_whole(app, &file).await?)
 }

@@ -45,7 +45,7 @@ pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revis
 }
 
 async fn architecture(txn: &impl ConnectionTrait, checkpoint: Digest) -> ApiResult<Option<String>> {
-    let rows = db::revision::find_checkpoints(txn, &[checkpoint]).await?;
+    let rows = db::checkpoint::find_many(txn, &[checkpoint]).await?;
     Ok(rows.into_values().next().and_then(|row| row.architecture))
 }
 

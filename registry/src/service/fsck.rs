@@ -57,14 +57,10 @@ async fn check_chunks(app: &App, read_data: bool, report: &mut Report) -> ApiRes
                 ));
             }
             if read_data {
-                match content::read_chunk(app, digest).await {
-                    Ok(raw) if raw.len() as u64 == chunk.size_bytes => report.read_bytes += chunk.size_bytes,
-                    Ok(_) => report
-                        .problems
-                        .push(format!("chunk {digest} has another size than its row says")),
-                    Err(_) => report
-                        .problems
-                        .push(format!("chunk {digest} can't be read: frame {}", chunk.frame_id)),
+                let size_bytes = chunk.size_bytes;
+                match content::read_chunk(app, ChunkRef { digest, size_bytes }).await {
+                    Ok(_) => report.read_bytes += size_bytes,
+                    Err(error) => report.problems.push(error.to_string()),
                 }
             } else if !app.store.has_frame(chunk.frame_id).await {
                 report.problems.push(format!(
@@ -133,6 +129,11 @@ async fn check_runs(app: &App, report: &mut Report) -> ApiResult<()> {
                 if let Err(problem) = check_revision(app, &run.name, revision.checkpoint).await? {
                     report.problems.push(format!("{name}: {problem}"));
                 }
+                if db::revision::current(conn, run.id, revision.step).await?.is_none() {
+                    report
+                        .problems
+                        .push(format!("{name}: is ready and the step points to nothing"));
+                }
             }
         }
         after_run = Some(run.name);
@@ -149,7 +150,7 @@ async fn check_revision(
     let Some(digest) = checkpoint else {
         return Ok(Err("is ready and has no checkpoint".to_owned()));
     };
-    let rows = db::revision::find_checkpoints(conn, &[digest]).await?;
+    let rows = db::checkpoint::find_many(conn, &[digest]).await?;
     let Some(row) = rows.get(&digest) else {
         return Ok(Err(format!("checkpoint {digest} has no row")));
     };
@@ -157,13 +158,18 @@ async fn check_revision(
         Ok(manifest) if manifest.digest() == digest => manifest,
         _ => return Ok(Err(format!("the manifest of checkpoint {digest} has another digest"))),
     };
+    let digests: Vec<Digest> = manifest.files().iter().map(|file| file.digest).collect();
+    let files = db::file::find_many(conn, &digests).await?;
     let mut named = vec![digest];
     for file in manifest.files() {
-        let Some(row) = db::file::find(conn, &file.digest).await? else {
-            return Ok(Err(format!("file `{}` ({}) has no row", file.path, file.digest)));
-        };
-        named.push(file.digest);
-        named.extend(row.chunks.iter().map(|chunk| chunk.digest));
+        match files.get(&file.digest) {
+            Some(row) if row.size_bytes == file.size_bytes => {
+                named.push(file.digest);
+                named.extend(row.chunks.iter().map(|chunk| chunk.digest));
+            }
+            Some(_) => return Ok(Err(format!("file `{}` has another size in its row", file.path))),
+            None => return Ok(Err(format!("file `{}` ({}) has no row", file.path, file.digest))),
+        }
     }
     let held = db::possession::held(conn, &RunPattern::One(run.clone()), false, &named).await?;
     Ok(match named.iter().find(|digest| !held.contains(*digest)) {

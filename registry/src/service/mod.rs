@@ -2,9 +2,11 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod chunk;
+pub(crate) mod commit;
 pub(crate) mod content;
 pub(crate) mod enqueue;
 pub(crate) mod evaluation;
+pub(crate) mod examine;
 pub(crate) mod fsck;
 pub(crate) mod lease;
 pub(crate) mod possession;
@@ -12,6 +14,7 @@ pub(crate) mod push_session;
 pub(crate) mod ready;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod stored_file;
 pub(crate) mod suite;
 pub(crate) mod sweep;
 pub(crate) mod tag;

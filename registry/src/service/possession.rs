@@ -2,7 +2,7 @@
 //! which its bytes were put. Every door that takes or answers a digest asks here; for everyone else a held digest is an
 //! unknown one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use fineline_api::Scope;
 use fineline_format::{Digest, Manifest};
@@ -13,8 +13,8 @@ use crate::db;
 use crate::db::revision::RevisionRow;
 use crate::error::{ApiError, ApiResult};
 
-/// Which of these chunks the caller may name, among those that are stored.
-pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {
+/// The raw sizes of those of these chunks that are stored and that the caller may name.
+pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
     let held = held(app, caller, digests).await?;
     let asked: Vec<Digest> = digests
         .iter()
@@ -38,11 +38,8 @@ async fn held(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashS
     Ok(held)
 }
 
-/// Checks that the caller may read a revision of a run that its pattern matches: a caller that reads by lease only what
-/// it holds a live lease for.
-///
-/// # Errors
-/// 404, as for a checkpoint that does not exist.
+/// Whether the caller may read a revision of a run that its pattern matches: a caller that reads by lease only what it
+/// holds a live lease for.
 pub(crate) async fn readable(app: &App, caller: &Caller, revision: &RevisionRow) -> ApiResult<bool> {
     Ok(caller.has(Scope::Read) || leased_revisions(app, caller).await?.contains(&revision.id))
 }
@@ -58,12 +55,14 @@ async fn leased_revisions(app: &App, caller: &Caller) -> ApiResult<Vec<i64>> {
 
 /// All chunks of a ready revision.
 async fn chunks_of(app: &App, revision: &RevisionRow) -> ApiResult<HashSet<Digest>> {
-    let mut chunks = HashSet::new();
-    for file in manifest(app, revision).await?.files() {
-        let row = db::file::find(app.db.reader(), &file.digest).await?;
-        chunks.extend(row.iter().flat_map(|file| &file.chunks).map(|chunk| chunk.digest));
-    }
-    Ok(chunks)
+    let manifest = manifest(app, revision).await?;
+    let digests: Vec<Digest> = manifest.files().iter().map(|file| file.digest).collect();
+    let files = db::file::find_many(app.db.reader(), &digests).await?;
+    Ok(files
+        .values()
+        .flat_map(|file| &file.chunks)
+        .map(|chunk| chunk.digest)
+        .collect())
 }
 
 /// The manifest of a ready revision.
@@ -71,7 +70,7 @@ pub(crate) async fn manifest(app: &App, revision: &RevisionRow) -> ApiResult<Man
     let digest = revision
         .checkpoint
         .ok_or_else(|| ApiError::internal("a ready revision has no checkpoint"))?;
-    let rows = db::revision::find_checkpoints(app.db.reader(), &[digest]).await?;
+    let rows = db::checkpoint::find_many(app.db.reader(), &[digest]).await?;
     let row = rows
         .get(&digest)
         .ok_or_else(|| ApiError::internal(format!("checkpoint {digest} has no row")))?;

@@ -1,87 +1,106 @@
-//! Push sessions: opening, filling, committing. Nothing of one is visible before its checkpoint is ready.
+//! Push sessions: opening, filling, ending. Nothing of one is visible before its checkpoint is ready; committing stands
+//! in `commit`.
 
 use fineline_api::error::{ErrorCode, ErrorDetail};
-use fineline_api::reference::{check_given_name, check_name};
-use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState};
+use fineline_api::reference::{LATEST, check_given_name, check_name};
+use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState, Reference};
 use fineline_format::manifest::MAX_FILES;
-use fineline_format::{Digest, FileEntry, Manifest, check_path};
+use fineline_format::{Digest, check_path};
+use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::Caller;
 use crate::db;
 use crate::db::push_session::{NewSession, SessionFile, SessionRow};
 use crate::db::revision::NewRevision;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::recipe;
-use crate::service::possession;
 
 /// The most of anything that a push may say besides its files.
 const MAX_METADATA_BYTES: usize = 16 << 10;
 
-/// Opens a session, or goes on with the open one for the same step and manifest. A step that holds the manifest already
-/// answers `committed` at once and nothing changes.
+/// Opens a session, or goes on with the unfinished one for the same step and manifest. A step that holds the manifest
+/// already answers `committed` at once and nothing changes.
 ///
 /// # Errors
-/// 400 for what breaks a bound, 409 when the step holds other bytes and `replace` is not said.
+/// 400 for what breaks a bound, 409 when the step holds other bytes and `replace` is not said, or a name is taken.
 pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> ApiResult<PushSession> {
     check_request(&new)?;
+    let (step, manifest_digest) = (new.step, new.manifest_digest);
     let txn = db::write_txn(&app.db).await?;
-    for tag in &new.tags {
-        if db::tag::is_release(&txn, run.id, tag).await? {
-            let message = format!("`{tag}` is a release of run `{}` and can't be a tag", run.name);
-            return Err(ApiError::new(ErrorCode::Conflict, message).hint("choose another tag"));
-        }
-    }
-    if let Some(manifest) = &new.manifest_digest {
-        let held = db::revision::current(&txn, run.id, new.step).await?;
-        let session = if held.as_ref().is_some_and(|row| row.checkpoint == Some(*manifest)) {
+    check_names(&txn, run, &new).await?;
+    let current = db::revision::current(&txn, run.id, step).await?;
+    let session = match (current, manifest_digest) {
+        (Some(row), Some(manifest)) if row.checkpoint == Some(manifest) => {
             let done = NewSession {
                 run_id: run.id,
                 revision_id: None,
-                step: new.step,
+                step,
                 state: PushSessionState::Committed,
                 unchanged: true,
-                manifest_digest: new.manifest_digest,
+                manifest_digest,
             };
-            Some(db::push_session::insert(&txn, done).await?)
-        } else if held.is_some() && !new.replace {
-            return Err(step_exists(run, new.step));
-        } else {
-            db::push_session::find_open(&txn, run.id, new.step, manifest).await?
-        };
-        if let Some(session) = session {
-            db::push_session::touch(&txn, session.id, 0, 0).await?;
-            txn.commit().await?;
-            return describe(app, run, session).await;
+            db::push_session::insert(&txn, done).await?
         }
-    }
+        (Some(_), Some(_)) if !new.replace => return Err(step_exists(run, step)),
+        _ => open_or_resume(&txn, run, new).await?,
+    };
+    txn.commit().await?;
+    describe(app, run, session).await
+}
+
+async fn open_or_resume(txn: &DatabaseTransaction, run: &RunRow, new: CreatePushSession) -> ApiResult<SessionRow> {
+    let (step, manifest_digest) = (new.step, new.manifest_digest);
     let per_step = run.attributes.tokens_per_step;
     let revision = NewRevision {
         run_id: run.id,
-        step: new.step,
+        step,
         label: new.label,
         tokens: new
             .tokens
-            .or_else(|| per_step.and_then(|tokens| tokens.checked_mul(new.step))),
+            .or_else(|| per_step.and_then(|tokens| tokens.checked_mul(step))),
         loss: new.loss,
         metadata: new.metadata,
         tags: new.tags,
         replace: new.replace,
     };
-    let revision = db::revision::insert(&txn, revision).await?;
+    if let Some(manifest) = &manifest_digest
+        && let Some(session) = db::push_session::find_unfinished(txn, run.id, step, manifest).await?
+    {
+        if let Some(id) = session.revision_id {
+            db::revision::update(txn, id, &revision).await?;
+        }
+        db::push_session::touch(txn, session.id, 0, 0).await?;
+        return Ok(session);
+    }
+    let revision = db::revision::insert(txn, revision).await?;
     let session = NewSession {
         run_id: run.id,
         revision_id: Some(revision.id),
-        step: new.step,
+        step,
         state: PushSessionState::Open,
         unchanged: false,
-        manifest_digest: new.manifest_digest,
+        manifest_digest,
     };
-    let session = db::push_session::insert(&txn, session).await?;
-    txn.commit().await?;
-    describe(app, run, session).await
+    Ok(db::push_session::insert(txn, session).await?)
+}
+
+/// Checks the names that the step will bear against those that the run has.
+async fn check_names(txn: &DatabaseTransaction, run: &RunRow, new: &CreatePushSession) -> ApiResult<()> {
+    for tag in &new.tags {
+        if db::tag::is_release(txn, run.id, tag).await? {
+            let message = format!("`{tag}` is a release of run `{}` and can't be a tag", run.name);
+            return Err(ApiError::new(ErrorCode::Conflict, message).hint("choose another tag"));
+        }
+    }
+    if let Some(label) = &new.label
+        && let Some(step) = db::revision::other_step_of_label(txn, run.id, label, new.step).await?
+    {
+        let message = format!("label `{label}` is step {step} of run `{}`", run.name);
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint("choose another label"));
+    }
+    Ok(())
 }
 
 fn check_request(new: &CreatePushSession) -> ApiResult<()> {
@@ -95,7 +114,7 @@ fn check_request(new: &CreatePushSession) -> ApiResult<()> {
         return Err(ApiError::invalid("loss must be a finite number"));
     }
     if let Some(label) = &new.label {
-        check_name("label", label).map_err(ApiError::invalid)?;
+        check_label(label, new.step)?;
     }
     for tag in &new.tags {
         check_given_name("tag", tag).map_err(ApiError::invalid)?;
@@ -105,6 +124,18 @@ fn check_request(new: &CreatePushSession) -> ApiResult<()> {
         return Err(ApiError::invalid("a push may say 16 KiB of metadata and 100 tags"));
     }
     Ok(())
+}
+
+/// A label is a spelling of its own step and of nothing else.
+fn check_label(label: &str, step: u64) -> ApiResult<()> {
+    check_name("label", label).map_err(ApiError::invalid)?;
+    match label.parse() {
+        Ok(Reference::Step(named)) if named == step => Ok(()),
+        Ok(Reference::Name(name)) if name != LATEST => Ok(()),
+        _ => Err(ApiError::invalid(format!(
+            "label `{label}` is refused for step {step}: it already means something else"
+        ))),
+    }
 }
 
 /// 409 for a step that holds other bytes.
@@ -133,7 +164,11 @@ pub(crate) async fn find_open(app: &App, run: &RunRow, id: Uuid) -> ApiResult<Se
     }
 }
 
-async fn find(app: &App, run: &RunRow, id: Uuid) -> ApiResult<SessionRow> {
+/// A session of the run.
+///
+/// # Errors
+/// 404 when there is none of that id.
+pub(crate) async fn find(app: &App, run: &RunRow, id: Uuid) -> ApiResult<SessionRow> {
     let session = db::push_session::find(app.db.reader(), run.id, id).await?;
     session.ok_or_else(|| ApiError::not_found(format!("push session `{id}` in run `{}`", run.name)))
 }
@@ -156,7 +191,8 @@ pub(crate) async fn get(app: &App, run: &RunRow, id: Uuid, wait: std::time::Dura
     }
 }
 
-async fn describe(app: &App, run: &RunRow, session: SessionRow) -> ApiResult<PushSession> {
+/// A session as the API shows it.
+pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> ApiResult<PushSession> {
     let conn = app.db.reader();
     let warnings = match session.revision_id {
         Some(id) if session.state == PushSessionState::Committed => db::revision::get(conn, id).await?.warnings,
@@ -215,93 +251,6 @@ pub(crate) async fn add_file(app: &App, run: &RunRow, id: Uuid, file: Checkpoint
         )));
     }
     Ok(txn.commit().await?)
-}
-
-/// Commits a session: its files must make the manifest that the pusher means, and every chunk must be there for the
-/// caller. Its checkpoint is then read back before anybody sees it.
-///
-/// # Errors
-/// 422 when the manifest is another or a chunk is missing, 409 when the step holds other bytes.
-pub(crate) async fn commit(
-    app: &App,
-    caller: &Caller,
-    run: &RunRow,
-    id: Uuid,
-    meant: Digest,
-) -> ApiResult<PushSession> {
-    let session = find(app, run, id).await?;
-    let again = [PushSessionState::Verifying, PushSessionState::Committed].contains(&session.state);
-    if again && session.manifest_digest == Some(meant) {
-        return describe(app, run, session).await;
-    }
-    if session.state != PushSessionState::Open {
-        return Err(not_open(id));
-    }
-    let files = db::push_session::files(app.db.reader(), id).await?;
-    let manifest = manifest_of(&files)?;
-    let found = manifest.digest();
-    if found != meant {
-        let n = files.len();
-        let message = format!("the session's {n} files make the manifest `{found}`, the commit means `{meant}`");
-        return Err(ApiError::unprocessable(message).hint("a file of another rank may be missing: add it, then commit"));
-    }
-    check_chunks(app, caller, &files).await?;
-    let revision_id = session
-        .revision_id
-        .ok_or_else(|| ApiError::internal("an open session has no revision"))?;
-    let txn = db::write_txn(&app.db).await?;
-    let revision = db::revision::get(&txn, revision_id).await?;
-    if let Some(current) = db::revision::current(&txn, run.id, session.step).await? {
-        if current.checkpoint == Some(meant) {
-            db::push_session::set_manifest(&txn, id, &meant).await?;
-            db::push_session::end(&txn, id, PushSessionState::Committed, true, None).await?;
-            db::push_session::detach(&txn, id).await?;
-            db::revision::delete(&txn, revision_id).await?;
-            txn.commit().await?;
-            return describe(app, run, find(app, run, id).await?).await;
-        }
-        if !revision.replace {
-            return Err(step_exists(run, session.step));
-        }
-    }
-    db::push_session::set_manifest(&txn, id, &meant).await?;
-    let moved = db::push_session::set_state(&txn, id, PushSessionState::Open, PushSessionState::Verifying).await?;
-    if !moved || !db::revision::set_verifying(&txn, revision_id, &meant).await? {
-        return Err(not_open(id));
-    }
-    txn.commit().await?;
-    app.changed.notify_waiters();
-    describe(app, run, find(app, run, id).await?).await
-}
-
-/// The manifest that a session's files make.
-///
-/// # Errors
-/// 422 when they make none.
-pub(crate) fn manifest_of(files: &[SessionFile]) -> ApiResult<Manifest> {
-    let entry = |file: &SessionFile| FileEntry {
-        path: file.path.clone(),
-        size_bytes: file.size_bytes,
-        digest: file.digest,
-    };
-    Manifest::new(files.iter().map(entry).collect()).map_err(|error| ApiError::unprocessable(error.to_string()))
-}
-
-async fn check_chunks(app: &App, caller: &Caller, files: &[SessionFile]) -> ApiResult<()> {
-    let digests: Vec<Digest> = files
-        .iter()
-        .flat_map(|file| &file.chunks)
-        .map(|chunk| chunk.digest)
-        .collect();
-    let held = possession::held_chunks(app, caller, &digests).await?;
-    for file in files {
-        if let Some(at) = file.chunks.iter().position(|chunk| !held.contains(&chunk.digest)) {
-            let digest = file.chunks[at].digest;
-            let message = format!("chunk {at} of file `{}` (`{digest}`) was not sent", file.path);
-            return Err(ApiError::unprocessable(message).hint("send it, then commit again"));
-        }
-    }
-    Ok(())
 }
 
 /// Keeps a session from expiring.

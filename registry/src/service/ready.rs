@@ -1,11 +1,14 @@
 //! Becoming ready: one transaction with the checkpoint, its files, who may read them, its tags, the evaluations of every
 //! suite bound to the run, and the event.
 
-use fineline_api::{EventKind, PushSessionState};
-use fineline_format::Digest;
-use metrics::counter;
-use serde_json::json;
 use std::collections::BTreeSet;
+
+use fineline_api::{EventKind, PushSessionState};
+use fineline_format::{Digest, Manifest};
+use metrics::counter;
+use sea_orm::DatabaseTransaction;
+use serde_json::json;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::db;
@@ -13,10 +16,11 @@ use crate::db::push_session::SessionRow;
 use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
 use crate::error::ApiResult;
-use crate::service::verify::Examined;
-use crate::service::{enqueue, push_session};
+use crate::service::examine::Examined;
+use crate::service::verify::LEASE_MS;
+use crate::service::{checkpoint, commit, enqueue, possession, push_session};
 
-/// Publishes what was examined.
+/// Publishes what was examined; nothing happens when `verifier` has lost its claim.
 ///
 /// # Errors
 /// 409 when another push of the step was faster with other bytes.
@@ -24,40 +28,34 @@ pub(crate) async fn publish(
     app: &App,
     run: &RunRow,
     session: &SessionRow,
+    verifier: Uuid,
     mut revision: RevisionRow,
     examined: Examined,
 ) -> ApiResult<()> {
     revision.weights_digest = examined.checkpoint.weights_digest;
     revision.model_digest = examined.checkpoint.model_digest;
-    revision.warnings = warnings(app, &revision, &examined).await?;
+    revision.warnings = warnings(app, run, &revision, &examined).await?;
     let digest = examined.checkpoint.digest;
 
     let txn = db::write_txn(&app.db).await?;
-    if let Some(current) = db::revision::current(&txn, run.id, revision.step).await? {
-        if current.checkpoint == Some(digest) {
-            db::push_session::end(&txn, session.id, PushSessionState::Committed, true, None).await?;
-            db::push_session::detach(&txn, session.id).await?;
-            db::revision::delete(&txn, revision.id).await?;
+    if !db::verification::renew(&txn, revision.id, verifier, LEASE_MS).await? {
+        return Ok(());
+    }
+    match db::revision::current(&txn, run.id, revision.step).await? {
+        Some(current) if current.checkpoint == Some(digest) => {
+            commit::drop_unchanged(&txn, session.id, revision.id).await?;
             return Ok(txn.commit().await?);
         }
-        if !revision.replace {
-            return Err(push_session::step_exists(run, revision.step));
-        }
+        Some(_) if !revision.replace => return Err(push_session::step_exists(run, revision.step)),
+        _ => {}
     }
-    for file in &examined.files {
-        db::file::insert(&txn, file).await?;
-    }
-    db::revision::insert_checkpoint(&txn, &examined.checkpoint).await?;
-    let mut named: BTreeSet<Digest> = BTreeSet::from([digest]);
-    for file in &examined.files {
-        named.insert(file.digest);
-        named.extend(file.chunks.iter().map(|chunk| chunk.digest));
-    }
-    let named: Vec<Digest> = named.into_iter().collect();
-    db::possession::insert(&txn, run.id, &named, true).await?;
-    db::revision::set_ready(&txn, &revision).await?;
+    publish_content(&txn, run, &examined).await?;
+    db::verification::succeed(&txn, &revision).await?;
     for tag in &revision.tags {
-        db::tag::set(&txn, run.id, tag, revision.id).await?;
+        // A release made since the push began keeps its name.
+        if !db::tag::is_release(&txn, run.id, tag).await? {
+            db::tag::set(&txn, run.id, tag, revision.id).await?;
+        }
     }
     db::push_session::end(&txn, session.id, PushSessionState::Committed, false, None).await?;
     let data = json!({ "digest": digest, "warnings": revision.warnings });
@@ -68,48 +66,61 @@ pub(crate) async fn publish(
     Ok(())
 }
 
+/// Writes the checkpoint with its files, and that the run's readers may name all of their digests.
+async fn publish_content(txn: &DatabaseTransaction, run: &RunRow, examined: &Examined) -> ApiResult<()> {
+    for file in &examined.files {
+        db::file::insert(txn, file).await?;
+    }
+    db::checkpoint::insert(txn, &examined.checkpoint).await?;
+    // A file that was known already may be cut otherwise than it came here: who has its bytes may name those chunks.
+    let digests: Vec<Digest> = examined.files.iter().map(|file| file.digest).collect();
+    let known = db::file::find_many(txn, &digests).await?;
+    let chunks = examined
+        .files
+        .iter()
+        .chain(known.values())
+        .flat_map(|file| &file.chunks);
+    let mut named: BTreeSet<Digest> = chunks.map(|chunk| chunk.digest).collect();
+    named.extend(digests);
+    named.insert(examined.checkpoint.digest);
+    let named: Vec<Digest> = named.into_iter().collect();
+    Ok(db::possession::insert(txn, run.id, &named, true).await?)
+}
+
 /// What looks wrong and never blocks.
-async fn warnings(app: &App, revision: &RevisionRow, examined: &Examined) -> ApiResult<Vec<String>> {
+async fn warnings(app: &App, run: &RunRow, revision: &RevisionRow, examined: &Examined) -> ApiResult<Vec<String>> {
     let conn = app.db.reader();
     let mut warnings = Vec::new();
     if let Some(weights) = &revision.weights_digest {
-        let steps = db::revision::steps_with_weights(conn, revision.run_id, weights, revision.step).await?;
+        let steps = db::revision::steps_with_weights(conn, run.id, weights, revision.step).await?;
         if !steps.is_empty() {
             let steps: Vec<_> = steps.iter().map(u64::to_string).collect();
+            let steps = steps.join(", ");
             warnings.push(format!(
-                "the weights are those of step {}: was the right file pushed?",
-                steps.join(", ")
+                "the weights are those of step {steps}: was the right file pushed?"
             ));
         }
     }
-    let before = db::revision::latest(conn, revision.run_id, Some(revision.step)).await?;
-    if let Some(before) = before.filter(|row| row.checkpoint.is_some()) {
-        let manifest = crate::service::possession::manifest(app, &before).await?;
-        let tokenizer = |manifest: &fineline_format::Manifest| manifest.get("tokenizer.json").map(|file| file.digest);
-        if let (Some(was), Some(is)) = (tokenizer(&manifest), tokenizer(&examined.manifest))
-            && was != is
-        {
-            warnings.push(format!("tokenizer.json is another than at step {}", before.step));
-        }
-        let mut tensors = BTreeSet::new();
-        for file in manifest.files() {
-            let row = db::file::find(conn, &file.digest).await?;
-            let found = row.and_then(|row| row.tensors).unwrap_or_default();
-            tensors.extend(found.into_iter().map(|tensor| (tensor.name, tensor.shape)));
-        }
-        let found = examined.files.iter().filter_map(|file| file.tensors.as_ref()).flatten();
-        let is: BTreeSet<_> = found
-            .map(|tensor| (tensor.name.clone(), tensor.shape.clone()))
-            .collect();
-        if let Some((name, shape)) = tensors.symmetric_difference(&is).next()
-            && !tensors.is_empty()
-            && !is.is_empty()
-        {
-            warnings.push(format!(
-                "the tensors are others than at step {}: `{name}` {shape:?} is in one only",
-                before.step
-            ));
-        }
+    let Some(before) = db::revision::latest(conn, run.id, Some(revision.step)).await? else {
+        return Ok(warnings);
+    };
+    let manifest = possession::manifest(app, &before).await?;
+    let tokenizer = |manifest: &Manifest| manifest.get("tokenizer.json").map(|file| file.digest);
+    if let (Some(was), Some(is)) = (tokenizer(&manifest), tokenizer(&examined.manifest))
+        && was != is
+    {
+        warnings.push(format!("`tokenizer.json` is another than at step {}", before.step));
+    }
+    let was = checkpoint::tensors(app, &before).await?;
+    let was: BTreeSet<_> = was.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    if let Some((name, shape)) = was.symmetric_difference(&examined.tensors).next()
+        && !was.is_empty()
+        && !examined.tensors.is_empty()
+    {
+        let step = before.step;
+        warnings.push(format!(
+            "the tensors are others than at step {step}: `{name}` {shape:?} is in one only"
+        ));
     }
     Ok(warnings)
 }

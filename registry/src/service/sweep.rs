@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use fineline_api::PushSessionState;
+use fineline_api::error::ErrorCode;
 
 use crate::app::App;
 use crate::db;
@@ -45,7 +46,11 @@ async fn sweep(app: &App) -> ApiResult<()> {
         }
     }
     for session in db::push_session::silent_since(conn, now - SESSION_GRACE_MS, BATCH).await? {
-        push_session::abandon(app, &session, PushSessionState::Expired).await?;
+        match push_session::abandon(app, &session, PushSessionState::Expired).await {
+            // It was committed or aborted just now.
+            Err(error) if error.code() == ErrorCode::Conflict => {}
+            other => other?,
+        }
     }
     lease::expire(app).await
 }

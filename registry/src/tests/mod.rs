@@ -1,0 +1,8 @@
+//! The services against a store in memory and a database in a temporary folder; what needs HTTP stands in the
+//! workspace's own tests.
+
+mod content;
+mod fixture;
+mod possession;
+mod push;
+mod refused;
