@@ -46,8 +46,8 @@ pub enum FormatError {
 impl FormatError {
     pub(crate) fn container(file: &str, what: impl Into<String>) -> Self {
         Self::Container {
-            file: file.to_owned(),
-            what: what.into(),
+            file: shown(file),
+            what: shown(&what.into()),
         }
     }
 
@@ -56,5 +56,35 @@ impl FormatError {
             file: file.to_owned(),
             source,
         }
+    }
+}
+
+/// Text from an input as it may stand in a message or a log: control characters escaped, at most 400 characters.
+pub(crate) fn shown(text: &str) -> String {
+    const MAX_CHARS: usize = 400;
+    let mut shown = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == MAX_CHARS => {
+                shown.push('…');
+                break;
+            }
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_input_names_is_short_and_printable_in_a_message() {
+        let error = FormatError::container("f", format!("tensor `{}`", "a\n".repeat(500))).to_string();
+
+        assert!(error.len() < 900 && !error.contains('\n'), "{error}");
+        assert!(error.contains("tensor `a\\na\\n"), "{error}");
     }
 }

@@ -20,6 +20,8 @@ const HEADER_BYTES: usize = 12;
 /// log2 of the largest window that a zstd frame may ask for: a chunk's size.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
+const ZSTD_MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
+
 /// Bytes that are tried before the whole is encoded.
 const SAMPLE_BYTES: usize = 64 << 10;
 
@@ -201,6 +203,10 @@ pub(crate) fn zstd_encode(raw: &[u8]) -> Vec<u8> {
 
 pub(crate) fn zstd_decode(body: &[u8], raw_size: usize) -> Result<Vec<u8>, FrameError> {
     let damaged = |_| FrameError::Damaged("its zstd stream does not decode");
+    // The decoder would take further streams, empty or skipped ones among them, as a part of this one.
+    if !body.starts_with(&ZSTD_MAGIC) || zstd::zstd_safe::find_frame_compressed_size(body) != Ok(body.len()) {
+        return Err(FrameError::Damaged("it is not exactly one zstd stream"));
+    }
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(damaged)?;
     decompressor
         .set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
@@ -300,8 +306,12 @@ mod tests {
             encode(&[7; 4096], Element::Unknown),
             encode(&weights(Element::Bf16, 9000, 1), Element::Bf16),
         ] {
+            let whole = frame.clone();
             frame.push(0);
             assert!(decode(&frame).is_err());
+            for harmless in [zstd_encode(b""), b"\x50\x2a\x4d\x18\x01\0\0\0x".to_vec()] {
+                assert!(decode(&[&*whole, &*harmless].concat()).is_err());
+            }
         }
     }
 }

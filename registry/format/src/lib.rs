@@ -6,9 +6,11 @@
 pub mod digest;
 mod error;
 pub mod frame;
+mod json;
 pub mod manifest;
 mod pickle;
 mod planes;
+mod rebuild;
 mod safetensors;
 mod source;
 pub mod split;

@@ -184,6 +184,8 @@ pub fn check_path(path: &str) -> Result<(), FormatError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn entry(path: &str) -> FileEntry {
@@ -226,5 +228,53 @@ mod tests {
             assert!(Manifest::new(pair.map(entry).to_vec()).is_err(), "{pair:?}");
         }
         assert!(Manifest::new(vec![entry("a/c"), entry("a/b")]).is_ok());
+    }
+    #[test]
+    fn only_the_canonical_bytes_are_read() {
+        let text = String::from_utf8(Manifest::new(vec![entry("a")]).unwrap().to_canonical_json()).unwrap();
+        assert!(Manifest::from_json(text.as_bytes()).is_ok());
+        for other in [
+            format!("{text}\n"),
+            text.replace("{\"files\"", "{\"x\":1,\"files\""),
+            text.replace(":3}", ":3.0}"),
+            text.replace(":3}", ":-3}"),
+            text.replace(":\"a\"", ":\"\\u0061\""),
+            text.replace("ba7816bf", "BA7816BF"),
+            "null".to_owned(),
+        ] {
+            assert_ne!(other, text);
+            assert!(Manifest::from_json(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn manifests_round_trip_whatever_the_order(
+            files in prop::collection::btree_map("[a-c\u{e4}\" ]{0,3}[a-z]", (0..1_u64 << 40, any::<[u8; 32]>()), 1..20),
+            turn in any::<prop::sample::Index>(),
+        ) {
+            let mut entries: Vec<_> = files
+                .into_iter()
+                .map(|(path, (size_bytes, digest))| FileEntry {
+                    path: format!("x{path}"),
+                    size_bytes,
+                    digest: Digest::from_bytes(digest),
+                })
+                .collect();
+            let sorted = Manifest::new(entries.clone()).unwrap();
+            let n = entries.len();
+            entries.rotate_left(turn.index(n));
+
+            let manifest = Manifest::new(entries).unwrap();
+
+            prop_assert_eq!(manifest.digest(), sorted.digest());
+            prop_assert_eq!(Manifest::from_json(&manifest.to_canonical_json()).unwrap(), sorted);
+        }
+
+        #[test]
+        fn paths_and_bytes_of_any_kind_never_panic(path in ".*", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = check_path(&path);
+            prop_assert!(Manifest::from_json(&bytes).is_err());
+        }
     }
 }

@@ -1,33 +1,19 @@
-//! A pickle read as data: the protocol-2 subset that `torch.save` writes for tensors. Nothing is ever called; the few
-//! constructors of a state dict are known by name, every other is refused by name.
+//! A pickle read as data: the operations that `torch.save` writes for tensors. Nothing is ever called; what the few
+//! constructors of a state dict make is in [`crate::rebuild`].
 //!
-//! **Invariant:** values live in one arena, so that nesting costs no stack, and their number is bounded by the
-//! pickle's bytes.
+//! **Invariant:** values live in one arena, so that nesting costs no stack, and there are at most [`MAX_VALUES`] of
+//! them, however often one is recalled or copied.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::weights::Dtype;
+use crate::rebuild::{self, Made, Storage, View};
 
-/// A storage that a tensor is a view of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Storage {
-    /// Its element type.
-    pub(crate) dtype: Dtype,
-    /// The zip entry `data/KEY` holds it.
-    pub(crate) key: Rc<str>,
-    /// Its elements.
-    pub(crate) n_elements: u64,
-}
+/// The most values of a pickle: enough for the tensors of any state dict, and some 300 MB at worst.
+const MAX_VALUES: usize = 4 << 20;
 
-/// A tensor: a view of a storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View {
-    pub(crate) storage: Rc<Storage>,
-    pub(crate) first_element: u64,
-    pub(crate) shape: Vec<u64>,
-    pub(crate) strides: Vec<u64>,
-}
+/// The longest name of a global.
+const MAX_GLOBAL_BYTES: usize = 1 << 10;
 
 /// A value; what has parts is in the arena.
 #[derive(Debug, Clone)]
@@ -62,6 +48,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     arena: Vec<Node>,
+    n_values: usize,
 }
 
 type Res<T> = Result<T, String>;
@@ -77,6 +64,7 @@ pub(crate) fn read(bytes: &[u8]) -> Res<Pickle> {
         marks: Vec::new(),
         memo: HashMap::new(),
         arena: Vec::new(),
+        n_values: 0,
     };
     loop {
         let [op] = machine.take::<1>()?;
@@ -87,6 +75,7 @@ pub(crate) fn read(bytes: &[u8]) -> Res<Pickle> {
                 arena: machine.arena,
             });
         }
+        machine.grow(1)?;
         machine.step(op)?;
     }
 }
@@ -120,6 +109,17 @@ impl Machine<'_> {
         let line = self.take_text(n)?;
         self.take::<1>()?;
         Ok(line)
+    }
+
+    /// Counts values: each operation makes at most one, beside what it copies.
+    fn grow(&mut self, n: usize) -> Res<()> {
+        self.n_values += n;
+        if self.n_values > MAX_VALUES {
+            return Err(format!(
+                "its pickle holds more than {MAX_VALUES} values: save fewer tensors in a file"
+            ));
+        }
+        Ok(())
     }
 
     fn pop(&mut self) -> Res<Value> {
@@ -199,7 +199,7 @@ impl Machine<'_> {
             b'R' | 0x81 => {
                 let args = self.pop()?;
                 let callable = self.pop()?;
-                self.construct(&callable, &args)?;
+                self.reduce(&callable, &args)?;
             } // REDUCE, NEWOBJ
             b'b' | b'0' => drop(self.pop()?),                          // BUILD (an object's attributes), POP
             b'X' => {
@@ -264,7 +264,8 @@ impl Machine<'_> {
             } // SETITEMS
             b'Q' => {
                 let id = self.pop()?;
-                self.persistent(&id)?;
+                let storage = rebuild::storage(&self.arena, &id)?;
+                self.stack.push(storage);
             } // BINPERSID
             other => {
                 return Err(format!(
@@ -275,11 +276,29 @@ impl Machine<'_> {
         Ok(())
     }
 
+    fn reduce(&mut self, callable: &Value, args: &Value) -> Res<()> {
+        match rebuild::construct(&self.arena, callable, args)? {
+            Made::Tensor(view) => {
+                self.grow(view.shape.len())?;
+                self.stack.push(Value::Tensor(view));
+            }
+            Made::Dict(items) => {
+                self.grow(items.len())?;
+                self.push_node(Node::Dict(items));
+            }
+        }
+        Ok(())
+    }
+
     fn stack_global(&mut self) -> Res<()> {
         let (name, module) = (self.pop()?, self.pop()?);
         let (Value::Str(module), Value::Str(name)) = (module, name) else {
             return Err("its pickle names a global by something other than text".to_owned());
         };
+        // Each can be recalled often, and this copies it.
+        if module.len() + name.len() > MAX_GLOBAL_BYTES {
+            return Err("its pickle names a global by more text than any has".to_owned());
+        }
         self.stack.push(Value::Global(format!("{module} {name}").into()));
         Ok(())
     }
@@ -326,119 +345,6 @@ impl Machine<'_> {
         }
         Ok(())
     }
-
-    fn sequence(&self, value: &Value) -> Res<&[Value]> {
-        match value {
-            Value::Node(at) => match &self.arena[*at] {
-                Node::Sequence(items) => Ok(items),
-                Node::Dict(_) => Err("its pickle gives a dict where arguments belong".to_owned()),
-            },
-            _ => Err("its pickle gives no arguments where they belong".to_owned()),
-        }
-    }
-
-    /// Makes what a constructor of a state dict makes.
-    fn construct(&mut self, callable: &Value, args: &Value) -> Res<()> {
-        let Value::Global(name) = callable else {
-            return Err("its pickle calls what is no global".to_owned());
-        };
-        match &**name {
-            "collections OrderedDict" => self.push_node(Node::Dict(Vec::new())),
-            "torch._utils _rebuild_tensor_v2" => {
-                let view = self.view(args)?;
-                self.stack.push(Value::Tensor(Rc::new(view)));
-            }
-            "torch._utils _rebuild_parameter" => {
-                let tensor = self
-                    .sequence(args)?
-                    .first()
-                    .ok_or("its pickle makes a parameter of nothing")?
-                    .clone();
-                self.stack.push(tensor);
-            }
-            "torch._tensor _rebuild_from_type_v2" => {
-                let [callable, _type, args, ..] = self.sequence(args)? else {
-                    return Err("its pickle makes a tensor of too few arguments".to_owned());
-                };
-                let (callable, args) = (callable.clone(), args.clone());
-                // One level only: a call of this within itself would nest without bound.
-                if matches!(&callable, Value::Global(inner) if inner == name) {
-                    return Err("its pickle nests `_rebuild_from_type_v2`".to_owned());
-                }
-                self.construct(&callable, &args)?;
-            }
-            other => {
-                let name = other.replace(' ', ".");
-                return Err(format!(
-                    "its pickle calls `{name}`, which is never run: save a plain state dict of tensors"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn view(&self, args: &Value) -> Res<View> {
-        let [Value::Storage(storage), Value::Int(first), shape, strides, ..] = self.sequence(args)? else {
-            return Err("its pickle makes a tensor of wrong arguments".to_owned());
-        };
-        let sizes = |value: &Value| -> Res<Vec<u64>> {
-            let number = |value: &Value| match value {
-                Value::Int(n) => u64::try_from(*n).map_err(|_| "its pickle holds a negative size".to_owned()),
-                _ => Err("its pickle holds a size that is no number".to_owned()),
-            };
-            self.sequence(value)?.iter().map(number).collect()
-        };
-        let first_element = u64::try_from(*first).map_err(|_| "its pickle holds a negative offset")?;
-        Ok(View {
-            storage: storage.clone(),
-            first_element,
-            shape: sizes(shape)?,
-            strides: sizes(strides)?,
-        })
-    }
-
-    /// `('storage', torch.XStorage, key, location, elements)`.
-    fn persistent(&mut self, id: &Value) -> Res<()> {
-        let [
-            Value::Str(kind),
-            Value::Global(class),
-            Value::Str(key),
-            _location,
-            Value::Int(n),
-        ] = self.sequence(id)?
-        else {
-            return Err("its pickle names a storage in a form that is unknown".to_owned());
-        };
-        let dtype = match class.strip_prefix("torch ") {
-            Some("DoubleStorage") => Dtype::F64,
-            Some("FloatStorage") => Dtype::F32,
-            Some("HalfStorage") => Dtype::F16,
-            Some("BFloat16Storage") => Dtype::Bf16,
-            Some("LongStorage") => Dtype::I64,
-            Some("IntStorage") => Dtype::I32,
-            Some("ShortStorage") => Dtype::I16,
-            Some("CharStorage") => Dtype::I8,
-            Some("ByteStorage") => Dtype::U8,
-            Some("BoolStorage") => Dtype::Bool,
-            _ => {
-                return Err(format!(
-                    "its pickle holds a storage of the unknown type `{}`",
-                    class.replace(' ', ".")
-                ));
-            }
-        };
-        if &**kind != "storage" {
-            return Err(format!("its pickle refers to a `{kind}`, which is no storage"));
-        }
-        let n_elements = u64::try_from(*n).map_err(|_| "its pickle holds a negative size")?;
-        let storage = Storage {
-            dtype,
-            key: key.clone(),
-            n_elements,
-        };
-        self.stack.push(Value::Storage(Rc::new(storage)));
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -459,6 +365,30 @@ mod tests {
         bytes.extend(std::iter::repeat_n(0x85, 1 << 20));
         bytes.push(b'.');
         assert_eq!(read(&bytes).unwrap().arena.len(), (1 << 20) + 1);
+    }
+
+    #[test]
+    fn values_that_are_multiplied_are_bounded() {
+        let mut pairs = b"\x80\x02ccollections\nOrderedDict\nq\x00](".to_vec();
+        for _ in 0..1000 {
+            pairs.extend(b"X\x01\x00\x00\x00aN\x86");
+        }
+        pairs.extend(b"e\x85q\x01");
+        for _ in 0..10_000 {
+            pairs.extend(b"h\x00h\x01R");
+        }
+        let error = read(&pairs).unwrap_err();
+        assert!(error.contains("more than"), "{error}");
+    }
+
+    #[test]
+    fn a_long_text_is_not_copied_as_often_as_it_is_recalled() {
+        let mut bytes = b"\x80\x04X\x00\x00\x10\x00".to_vec();
+        bytes.extend(vec![b'a'; 1 << 20]);
+        bytes.push(0x94);
+        bytes.extend(b"h\x00h\x00\x93".repeat(500_000));
+        let error = read(&bytes).unwrap_err();
+        assert!(error.contains("more text"), "{error}");
     }
 
     proptest! {

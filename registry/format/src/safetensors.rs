@@ -2,17 +2,19 @@
 //!
 //! **Invariant:** what passes covers the file exactly: no overlap, no hole, no byte behind the last tensor.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::FormatError;
+use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::weights::{Dtype, Tensor, TensorLayout, checked_size};
 
 /// The longest header, as the reference implementation bounds it.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// The longest entry of a tensor: a shape of any sane length fits, and a huge one costs no memory.
+const MAX_ENTRY_BYTES: usize = 4 << 10;
 
 /// A safetensors file.
 #[derive(Debug)]
@@ -23,37 +25,13 @@ pub(crate) struct Safetensors {
     pub(crate) tensors: Vec<Tensor>,
 }
 
-/// A JSON object as it stands: a key that stands twice is seen, where a map would keep the last.
-struct Entries(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                let mut names: Vec<&str> = entries
-                    .iter()
-                    .map(|(name, _): &(String, Value)| name.as_str())
-                    .collect();
-                names.sort_unstable();
-                match names.windows(2).find(|pair| pair[0] == pair[1]) {
-                    Some(pair) => Err(A::Error::custom(format!("tensor `{}` stands twice", pair[0]))),
-                    None => Ok(Entries(entries)),
-                }
-            }
-        }
-        deserializer.deserialize_map(EntriesVisitor)
-    }
+/// A tensor's entry in the header.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
 }
 
 /// Reads and checks the header.
@@ -77,44 +55,31 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Safetensors, Forma
     }
     let header_len = usize::try_from(header_size).expect("bounded above");
     let header = read_vec(source, 8, header_len).map_err(FormatError::io(file))?;
-    let Entries(entries) =
+    let UniqueMap(entries): UniqueMap<&RawValue> =
         serde_json::from_slice(&header).map_err(|error| refused(format!("its header is wrong: {error}")))?;
     let data_offset = 8 + header_size;
-    let mut tensors = Vec::with_capacity(entries.len());
-    for (name, value) in entries {
+    let mut tensors = Vec::new();
+    for (name, entry) in entries {
         if name == "__metadata__" {
-            if !value.as_object().is_some_and(|map| map.values().all(Value::is_string)) {
-                return Err(refused("its `__metadata__` is no object of strings".to_owned()));
-            }
-            continue;
+            serde_json::from_str::<UniqueMap<String>>(entry.get())
+                .map_err(|error| refused(format!("its `__metadata__` is no object of strings: {error}")))?;
+        } else {
+            let tensor = tensor(&name, entry.get(), data_offset);
+            tensors.push(tensor.map_err(|what| refused(format!("tensor `{name}`: {what}")))?);
         }
-        let tensor = tensor(&name, &value, data_offset).map_err(|what| refused(format!("tensor `{name}`: {what}")))?;
-        tensors.push(tensor);
     }
     cover(&mut tensors, data_offset, size).map_err(refused)?;
     Ok(Safetensors { data_offset, tensors })
 }
 
-fn tensor(name: &str, value: &Value, data_offset: u64) -> Result<Tensor, String> {
-    let fields = value.as_object().ok_or("its entry is no object")?;
-    if let Some(unknown) = fields
-        .keys()
-        .find(|key| !["dtype", "shape", "data_offsets"].contains(&key.as_str()))
-    {
-        return Err(format!("its entry has the unknown field `{unknown}`"));
+fn tensor(name: &str, entry: &str, data_offset: u64) -> Result<Tensor, String> {
+    if entry.len() > MAX_ENTRY_BYTES {
+        let n = entry.len();
+        return Err(format!("its entry has {n} bytes, {MAX_ENTRY_BYTES} are the most"));
     }
-    let dtype: Dtype = fields
-        .get("dtype")
-        .and_then(Value::as_str)
-        .ok_or("its dtype is missing")?
-        .parse()?;
-    let numbers =
-        |field: &str| -> Option<Vec<u64>> { fields.get(field)?.as_array()?.iter().map(Value::as_u64).collect() };
-    let shape = numbers("shape").ok_or("its shape is no list of sizes")?;
-    let offsets = numbers("data_offsets").ok_or("its data_offsets are no list of offsets")?;
-    let [begin, end] = offsets[..] else {
-        return Err("its data_offsets are not two".to_owned());
-    };
+    let fields: Fields = serde_json::from_str(entry).map_err(|error| format!("its entry is wrong: {error}"))?;
+    let (shape, [begin, end]) = (fields.shape, fields.data_offsets);
+    let dtype: Dtype = fields.dtype.parse()?;
     let (_, size_bytes) = checked_size(&shape, dtype).ok_or("its size overflows")?;
     if begin > end || end - begin != size_bytes {
         return Err(format!(
@@ -211,7 +176,7 @@ mod tests {
             (
                 r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
                 2,
-                "stands twice",
+                "`a` stands twice",
             ),
             (
                 r#"{"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}"#,
@@ -226,7 +191,7 @@ mod tests {
             (
                 r#"{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,0]}}"#,
                 0,
-                "no list of sizes",
+                "invalid value: integer `-1`",
             ),
             (r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[5,5]}}"#, 0, "hole"),
             ("[]", 0, "header is wrong"),
@@ -235,6 +200,28 @@ mod tests {
                 1,
                 "unknown field `x`",
             ),
+            (
+                r#"{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}"#,
+                1,
+                "duplicate field `dtype`",
+            ),
+            (
+                r#"{"__metadata__":{"a":"1","a":"2"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+                1,
+                "`a` stands twice",
+            ),
+            (r#"{"__metadata__":{"a":1}}"#, 0, "no object of strings"),
+            (
+                r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551615,0]}}"#,
+                1,
+                "takes 1 bytes",
+            ),
+            (
+                r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551614,18446744073709551615]}}"#,
+                1,
+                "overflow",
+            ),
+            (r#"{"a":{"dtype":"U8","shape":[1]}}"#, 1, "missing field `data_offsets`"),
         ];
         for (header, n_data, expected) in cases {
             let error = read(&file(header, n_data), "m.safetensors").unwrap_err().to_string();

@@ -37,6 +37,16 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+impl<T: ReadAt + ?Sized> ReadAt for &T {
+    fn size_bytes(&self) -> u64 {
+        (**self).size_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_exact_at(offset, buf)
+    }
+}
+
 /// `size_bytes` bytes from `offset` on; the caller has bounded the size.
 pub(crate) fn read_vec(source: &dyn ReadAt, offset: u64, size_bytes: usize) -> io::Result<Vec<u8>> {
     let end = offset

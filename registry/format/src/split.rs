@@ -54,16 +54,20 @@ pub enum Segment {
 pub fn segments(source: &dyn ReadAt, file_name: &str) -> Result<(Container, Vec<Segment>), FormatError> {
     let container = Container::of(source, file_name)?;
     let size = source.size_bytes();
+    let by_content = (size > 0).then_some(Segment::Cdc {
+        offset: 0,
+        size_bytes: size,
+    });
     let segments = match container {
-        Container::Other if size == 0 => Vec::new(),
-        Container::Other => vec![Segment::Cdc {
-            offset: 0,
-            size_bytes: size,
-        }],
+        Container::Other => Vec::from_iter(by_content),
         Container::Safetensors => {
             let file = safetensors::read(source, file_name)?;
             let values = file.tensors.iter().map(|tensor| match tensor.layout {
-                TensorLayout::Contiguous { offset, size_bytes } => (offset, size_bytes, tensor.dtype.into()),
+                TensorLayout::Contiguous { offset, size_bytes } => Span {
+                    offset,
+                    size_bytes,
+                    element: tensor.dtype.into(),
+                },
                 TensorLayout::Strided { .. } => unreachable!("safetensors has no views"),
             });
             let header = Span {
@@ -77,7 +81,10 @@ pub fn segments(source: &dyn ReadAt, file_name: &str) -> Result<(Container, Vec<
             cuts.segments
         }
         Container::TorchZip => {
-            let storages = torch::storages(source, file_name)?;
+            // A zip of something else, under a name that PyTorch uses too, is a file like any other.
+            let Some(storages) = torch::storages(source, file_name)? else {
+                return Ok((container, Vec::from_iter(by_content)));
+            };
             let mut cuts = Cuts::default();
             cuts.follow(0, storages.into_iter(), size);
             cuts.segments
@@ -86,11 +93,12 @@ pub fn segments(source: &dyn ReadAt, file_name: &str) -> Result<(Container, Vec<
     Ok((container, segments))
 }
 
-#[derive(Clone, Copy)]
-struct Span {
-    offset: u64,
-    size_bytes: u64,
-    element: crate::Element,
+/// A part of a file whose bytes belong together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) offset: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) element: crate::Element,
 }
 
 #[derive(Default)]
@@ -100,16 +108,12 @@ struct Cuts {
 
 impl Cuts {
     /// Cuts from `begin` to `end`: each large value by itself, what lies between joined.
-    fn follow(&mut self, begin: u64, values: impl Iterator<Item = (u64, u64, crate::Element)>, end: u64) {
+    fn follow(&mut self, begin: u64, values: impl Iterator<Item = Span>, end: u64) {
         let mut at = begin;
-        for (offset, size_bytes, element) in values.filter(|(_, size, _)| *size >= SMALL_TENSOR_BYTES) {
-            self.between(at, offset);
-            self.pieces(Span {
-                offset,
-                size_bytes,
-                element,
-            });
-            at = offset + size_bytes;
+        for value in values.filter(|value| value.size_bytes >= SMALL_TENSOR_BYTES) {
+            self.between(at, value.offset);
+            self.pieces(value);
+            at = value.offset + value.size_bytes;
         }
         self.between(at, end);
     }

@@ -1,12 +1,15 @@
 //! The reader of PyTorch's zip form: `PREFIX/data.pkl` says which tensors are views of which storages, and
 //! `PREFIX/data/KEY` holds each storage as it is.
 //!
-//! **Invariant:** every view that is given lies inside of its storage.
+//! **Invariant:** every view that is given lies inside of its storage, and all views together have at most
+//! [`MAX_ALIASING`] times the file's bytes: so hashing them is work in proportion to the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::pickle::{self, Node, Pickle, Value, View};
+use crate::pickle::{self, Node, Pickle, Value};
+use crate::rebuild::View;
 use crate::source::{ReadAt, read_vec};
+use crate::split::Span;
 use crate::weights::{Tensor, TensorLayout, checked_size};
 use crate::zip::{self, Entry};
 use crate::{Element, FormatError};
@@ -16,6 +19,12 @@ pub(crate) use crate::zip::LOCAL_MAGIC as ZIP_MAGIC;
 
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
+/// The longest name of a tensor: a pickle can name many by one text.
+const MAX_NAME_BYTES: usize = 1 << 10;
+
+/// How often a file's bytes may stand in its tensors: tied weights share a storage, a zoo of views does not.
+const MAX_ALIASING: u64 = 8;
+
 /// Where trainers put a state dict inside of another dict.
 const NESTED_KEYS: [&str; 4] = ["model", "model_state_dict", "module", "state_dict"];
 
@@ -24,15 +33,16 @@ struct Archive {
     storages: BTreeMap<String, Entry>,
 }
 
-fn open(source: &dyn ReadAt, file: &str) -> Result<Archive, FormatError> {
+/// The archive, or `None` when the zip is whole and not PyTorch's.
+fn open(source: &dyn ReadAt, file: &str) -> Result<Option<Archive>, FormatError> {
     let entries = zip::read(source, file)?;
     let mut pickles = entries.iter().filter(|entry| entry.name.ends_with("/data.pkl"));
     let (Some(data), None) = (pickles.next(), pickles.next()) else {
-        return Err(FormatError::container(
-            file,
-            "it is a zip without a single `data.pkl`: it is no PyTorch file",
-        ));
+        return Ok(None);
     };
+    if !entries.iter().all(|entry| entry.is_stored) {
+        return Ok(None);
+    }
     if data.size_bytes > MAX_PICKLE_BYTES {
         return Err(FormatError::container(file, "its pickle is larger than 64 MiB"));
     }
@@ -43,8 +53,8 @@ fn open(source: &dyn ReadAt, file: &str) -> Result<Archive, FormatError> {
     let mut storages = BTreeMap::new();
     for entry in entries {
         if entry.name == format!("{prefix}byteorder") {
-            let order =
-                read_vec(source, entry.offset, entry.size_bytes.min(16) as usize).map_err(FormatError::io(file))?;
+            let n = usize::try_from(entry.size_bytes.min(16)).expect("at most 16");
+            let order = read_vec(source, entry.offset, n).map_err(FormatError::io(file))?;
             if order != b"little" {
                 return Err(FormatError::container(file, "its byte order is not little"));
             }
@@ -52,36 +62,36 @@ fn open(source: &dyn ReadAt, file: &str) -> Result<Archive, FormatError> {
             storages.insert(key.to_owned(), entry.clone());
         }
     }
-    Ok(Archive { pickle, storages })
+    Ok(Some(Archive { pickle, storages }))
 }
 
-/// The storages (offset, bytes, element), in the order in which they lie. A pickle that can't be read only costs the
-/// knowledge of the elements: the file may be an optimizer's.
+/// The storages in the order in which they lie. A pickle that can't be read only costs the
+/// knowledge of the elements: the file may be an optimizer's. `None` for a zip that is not PyTorch's.
 ///
 /// # Errors
 /// [`FormatError::Container`] when the zip is damaged.
-pub(crate) fn storages(source: &dyn ReadAt, file: &str) -> Result<Vec<(u64, u64, Element)>, FormatError> {
-    let archive = open(source, file)?;
+pub(crate) fn storages(source: &dyn ReadAt, file: &str) -> Result<Option<Vec<Span>>, FormatError> {
+    let Some(archive) = open(source, file)? else {
+        return Ok(None);
+    };
     let views = pickle::read(&archive.pickle)
         .and_then(|pickle| state_dict(&pickle))
         .unwrap_or_default();
     let elements: BTreeMap<&str, Element> = views
         .iter()
-        .map(|(_, view)| (&*view.storage.key, view.storage.dtype.into()))
+        .map(|(_, view)| (&*view.storage.key, view.dtype.into()))
         .collect();
     let mut storages: Vec<_> = archive
         .storages
         .iter()
-        .map(|(key, entry)| {
-            (
-                entry.offset,
-                entry.size_bytes,
-                elements.get(key.as_str()).copied().unwrap_or(Element::Unknown),
-            )
+        .map(|(key, entry)| Span {
+            offset: entry.offset,
+            size_bytes: entry.size_bytes,
+            element: elements.get(key.as_str()).copied().unwrap_or(Element::Unknown),
         })
         .collect();
-    storages.sort_by_key(|(offset, size, _)| (*offset, *size));
-    Ok(storages)
+    storages.sort_by_key(|span| (span.offset, span.size_bytes));
+    Ok(Some(storages))
 }
 
 /// The tensors, by name.
@@ -89,15 +99,24 @@ pub(crate) fn storages(source: &dyn ReadAt, file: &str) -> Result<Vec<(u64, u64,
 /// # Errors
 /// [`FormatError::Container`] when the file is damaged, holds anything but a state dict, or a view leaves its storage.
 pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Tensor>, FormatError> {
-    let archive = open(source, file)?;
+    let archive = open(source, file)?.ok_or_else(|| {
+        let what =
+            "it is a zip without a single `data.pkl` and stored entries, so no PyTorch file: save it with PyTorch";
+        FormatError::container(file, what)
+    })?;
     let views = pickle::read(&archive.pickle)
         .and_then(|pickle| state_dict(&pickle))
         .map_err(|what| FormatError::container(file, what))?;
     let mut names = BTreeSet::new();
     let mut tensors = Vec::with_capacity(views.len());
+    let mut left_bytes = source.size_bytes().saturating_mul(MAX_ALIASING);
     for (name, view) in views {
         let tensor = place(&name, &view, &archive.storages)
             .map_err(|what| FormatError::container(file, format!("tensor `{name}`: {what}")))?;
+        left_bytes = left_bytes.checked_sub(tensor.size_bytes()).ok_or_else(|| {
+            let what = format!("its tensors share storages over {MAX_ALIASING} times: save them contiguous");
+            FormatError::container(file, what)
+        })?;
         if !names.insert(name) {
             return Err(FormatError::container(
                 file,
@@ -130,6 +149,10 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(String, View)>, String> {
         _ => top,
     };
     let tensor = |(key, value): &(Value, Value)| match (key, value) {
+        (Value::Str(name), Value::Tensor(_)) if name.len() > MAX_NAME_BYTES => Err(format!(
+            "a tensor's name has {} bytes, {MAX_NAME_BYTES} are the most",
+            name.len()
+        )),
         (Value::Str(name), Value::Tensor(view)) => Ok((name.to_string(), View::clone(view))),
         (Value::Str(name), _) => Err(format!("entry `{name}` of its dict is no tensor")),
         _ => Err("a key of its dict is no text".to_owned()),
@@ -139,19 +162,20 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(String, View)>, String> {
 
 /// Where a view's values lie in the file, after checking that they do.
 fn place(name: &str, view: &View, storages: &BTreeMap<String, Entry>) -> Result<Tensor, String> {
-    let dtype = view.storage.dtype;
+    let dtype = view.dtype;
     let key = &view.storage.key;
     let entry = storages
         .get(&**key)
         .ok_or_else(|| format!("its storage `data/{key}` is not in the zip"))?;
     let (_, storage_size_bytes) =
-        checked_size(&[view.storage.n_elements], dtype).ok_or("its storage's size overflows")?;
+        checked_size(&[view.storage.n_elements], view.storage.dtype).ok_or("its storage's size overflows")?;
     if entry.size_bytes != storage_size_bytes {
         let size = entry.size_bytes;
         return Err(format!(
             "its storage `data/{key}` has {size} bytes and should have {storage_size_bytes}"
         ));
     }
+    let n_stored = storage_size_bytes / dtype.size_bytes();
     if view.shape.len() != view.strides.len() {
         return Err("its shape and its strides differ in length".to_owned());
     }
@@ -164,7 +188,7 @@ fn place(name: &str, view: &View, storages: &BTreeMap<String, Entry>) -> Result<
         .try_fold(view.first_element, |last, (dim, stride)| {
             last.checked_add(dim.saturating_sub(1).checked_mul(*stride)?)
         });
-    if n_elements > 0 && last.is_none_or(|last| last >= view.storage.n_elements) {
+    if n_elements > 0 && last.is_none_or(|last| last >= n_stored) {
         return Err(format!("it reaches outside of its storage `data/{key}`"));
     }
     let layout = if contiguous {
@@ -194,6 +218,7 @@ fn is_contiguous(shape: &[u64], strides: &[u64]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(&dim, &stride)| {
         let fits = dim == 1 || stride == expected;
+        // The product of the shape was checked.
         expected *= dim;
         fits
     })

@@ -9,12 +9,16 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::split::PIECE_BYTES;
 use crate::{Digest, FormatError, Hasher, Manifest, safetensors, torch};
 
 /// The largest tensor that is made contiguous in memory: larger views of a storage are refused.
 const MAX_STRIDED_BYTES: u64 = 1 << 30;
+
+/// The most tensors of a file.
+const MAX_TENSORS: usize = 200_000;
 
 /// The largest index that is read.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -180,12 +184,17 @@ pub(crate) fn checked_size(shape: &[u64], dtype: Dtype) -> Option<(u64, u64)> {
 /// [`FormatError`] when the container is damaged or lies about itself; [`FormatError::LegacyTorch`] for a PyTorch file
 /// from before its zip form. A file that is no container has none.
 pub fn read_tensors(source: &dyn ReadAt, container: Container, file_name: &str) -> Result<Vec<Tensor>, FormatError> {
-    match container {
-        Container::Safetensors => Ok(safetensors::read(source, file_name)?.tensors),
-        Container::TorchZip => torch::read(source, file_name),
-        Container::Other if is_torch_name(file_name) => Err(FormatError::LegacyTorch(file_name.to_owned())),
-        Container::Other => Ok(Vec::new()),
+    let tensors = match container {
+        Container::Safetensors => safetensors::read(source, file_name)?.tensors,
+        Container::TorchZip => torch::read(source, file_name)?,
+        Container::Other if is_torch_name(file_name) => return Err(FormatError::LegacyTorch(file_name.to_owned())),
+        Container::Other => Vec::new(),
+    };
+    if tensors.len() > MAX_TENSORS {
+        let what = format!("it holds {} tensors, {MAX_TENSORS} are the most", tensors.len());
+        return Err(FormatError::container(file_name, what));
     }
+    Ok(tensors)
 }
 
 /// A tensor's digest: SHA-256 over the concatenated SHA-256s of its 16 MiB pieces, one piece when it is smaller.
@@ -317,19 +326,23 @@ pub fn index_path(manifest: &Manifest) -> Option<String> {
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: UniqueMap<String>,
 }
 
-fn parse_index(index: &str, json: &[u8]) -> Result<Index, FormatError> {
+/// Which shard the index names for each tensor.
+fn parse_index(index: &str, json: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
     let refused = |what: String| FormatError::Index {
         index: index.to_owned(),
         what,
     };
+    if json.len() as u64 > MAX_INDEX_BYTES {
+        return Err(refused(format!("it has more than {MAX_INDEX_BYTES} bytes")));
+    }
     let parsed: Index = serde_json::from_slice(json).map_err(|error| refused(error.to_string()))?;
-    if parsed.weight_map.is_empty() {
+    if parsed.weight_map.0.is_empty() {
         return Err(refused("its `weight_map` is empty".to_owned()));
     }
-    Ok(parsed)
+    Ok(parsed.weight_map.0.into_iter().collect())
 }
 
 /// Which files of a checkpoint hold its weights; `index_json` is the content of [`index_path`]'s file. `None` for a
@@ -338,16 +351,20 @@ fn parse_index(index: &str, json: &[u8]) -> Result<Index, FormatError> {
 /// # Errors
 /// [`FormatError::Index`] when the index can't be read or names a shard that is not there.
 pub fn weight_files(manifest: &Manifest, index_json: Option<&[u8]>) -> Result<Option<WeightFiles>, FormatError> {
-    let Some((path, _)) = FORMS.into_iter().find(|(path, _)| manifest.get(path).is_some()) else {
+    let Some((path, is_index)) = FORMS.into_iter().find(|(path, _)| manifest.get(path).is_some()) else {
         return Ok(None);
     };
-    let Some(json) = index_json else {
+    if !is_index {
         return Ok(Some(WeightFiles {
             index: None,
             shards: vec![path.to_owned()],
         }));
-    };
-    let shards: BTreeSet<String> = parse_index(path, json)?.weight_map.into_values().collect();
+    }
+    let json = index_json.ok_or_else(|| FormatError::Index {
+        index: path.to_owned(),
+        what: "its content is not given: read it first".to_owned(),
+    })?;
+    let shards: BTreeSet<String> = parse_index(path, json)?.into_values().collect();
     if let Some(missing) = shards.iter().find(|shard| manifest.get(shard).is_none()) {
         let what = format!("it names shard `{missing}`, which is not there: add the shard or mend the index");
         return Err(FormatError::Index {
@@ -377,7 +394,7 @@ pub fn check_index(
         })
     };
     let parsed = parse_index(index, index_json)?;
-    for (tensor, shard) in &parsed.weight_map {
+    for (tensor, shard) in &parsed {
         if !names_by_shard.get(shard).is_some_and(|names| names.contains(tensor)) {
             return refused(format!(
                 "tensor `{tensor}` is not in shard `{shard}`: the shard is another or cut short"
@@ -385,7 +402,7 @@ pub fn check_index(
         }
     }
     for (shard, names) in names_by_shard {
-        if let Some(tensor) = names.iter().find(|name| parsed.weight_map.get(*name) != Some(shard)) {
+        if let Some(tensor) = names.iter().find(|name| parsed.get(*name) != Some(shard)) {
             return refused(format!(
                 "shard `{shard}` holds tensor `{tensor}`, which the index does not name there"
             ));

@@ -1,6 +1,8 @@
-//! The reader of a zip's central directory, as far as PyTorch's files need it: stored entries, zip64 included.
+//! The reader of a zip's central directory, as far as PyTorch's files need it, zip64 included.
 //!
-//! **Invariant:** every entry that is given lies inside of the file and no two of them overlap.
+//! **Invariant:** every entry that is given lies inside of the file, and no two of them overlap or have one name.
+
+use std::collections::HashSet;
 
 use crate::FormatError;
 use crate::source::{ReadAt, read_vec};
@@ -18,15 +20,17 @@ const LOCATOR64_BYTES: usize = 20;
 const MAX_COMMENT_BYTES: usize = 65_535;
 const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
 
-/// A stored entry.
+/// An entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Its name.
     pub(crate) name: String,
     /// Where its bytes begin in the file.
     pub(crate) offset: u64,
-    /// Its bytes.
+    /// Its bytes in the file.
     pub(crate) size_bytes: u64,
+    /// Whether they are the content itself: neither compressed nor encrypted.
+    pub(crate) is_stored: bool,
 }
 
 struct Directory {
@@ -38,7 +42,7 @@ struct Directory {
 /// The entries in the order in which they lie.
 ///
 /// # Errors
-/// [`FormatError::Container`] when the file is cut short, compressed, or lies about itself.
+/// [`FormatError::Container`] when the file is cut short or lies about itself.
 pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Entry>, FormatError> {
     let refused = |what: &str| FormatError::container(file, what);
     let directory = find_directory(source, file)?;
@@ -61,8 +65,15 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Entry>, Format
         ));
     }
     entries.sort_by_key(|entry| (entry.offset, entry.size_bytes));
+    let mut names = HashSet::new();
     let mut at = 0;
     for entry in &entries {
+        if !names.insert(entry.name.as_str()) {
+            return Err(FormatError::container(
+                file,
+                format!("zip entry `{}` stands twice", entry.name),
+            ));
+        }
         if entry.offset < at {
             return Err(FormatError::container(
                 file,
@@ -137,9 +148,11 @@ fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result
     let mut fields = [u32_at(bytes, 24), u32_at(bytes, 20), u32_at(bytes, 42)];
     widen(&mut fields, extra).ok_or_else(damaged)?;
     let [size_bytes, packed_bytes, header] = fields;
-    if u16_at(bytes, 10) != 0 || size_bytes != packed_bytes {
+    let is_encrypted = u16_at(bytes, 8) & 1 != 0;
+    let is_stored = u16_at(bytes, 10) == 0 && !is_encrypted;
+    if is_stored && size_bytes != packed_bytes {
         return Err(refused(format!(
-            "zip entry `{name}` is compressed: PyTorch stores its entries"
+            "zip entry `{name}` is stored in {packed_bytes} bytes and says that it has {size_bytes}"
         )));
     }
     let local = read_vec(source, header, 30).map_err(|_| refused(format!("zip entry `{name}` lies outside of it")))?;
@@ -149,12 +162,13 @@ fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result
         )));
     }
     let offset = header + 30 + u16_at(&local, 26) + u16_at(&local, 28);
-    match offset.checked_add(size_bytes) {
+    match offset.checked_add(packed_bytes) {
         Some(end) if end <= source.size_bytes() => Ok((
             Entry {
                 name,
                 offset,
-                size_bytes,
+                size_bytes: packed_bytes,
+                is_stored,
             },
             rest,
         )),

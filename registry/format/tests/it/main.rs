@@ -1,0 +1,10 @@
+//! The readers, the splitter, the frames and the index, on files that are made by hand and on a real run.
+
+#[cfg(test)]
+mod craft;
+#[cfg(test)]
+mod real_run;
+#[cfg(test)]
+mod split;
+#[cfg(test)]
+mod torch;
