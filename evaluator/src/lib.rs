@@ -5,6 +5,7 @@
 
 pub mod candle;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod task;
 pub mod tokenizer;

@@ -18,6 +18,9 @@ pub struct Cli {
 enum Command {
     /// Serves the registry.
     Serve(commands::serve::ServeArgs),
+    /// Shows it all: a registry with its evaluator, and a real training job that pushes its steps to it.
+    #[cfg(feature = "embedded-evaluator")]
+    Demo(commands::demo::DemoArgs),
     /// Brings the database to this build's schema (every start of the server does so too).
     Migrate(commands::migrate::MigrateArgs),
     /// Makes, lists and revokes tokens.
@@ -28,19 +31,40 @@ enum Command {
     #[cfg(feature = "embedded-evaluator")]
     #[command(name = commands::worker::COMMAND, hide = true)]
     EvaluatorWorker(crate::embedded::WorkerArgs),
+    /// The demo's training job's own process.
+    #[cfg(feature = "embedded-evaluator")]
+    #[command(name = commands::demo::TRAIN_COMMAND, hide = true)]
+    DemoTrain(crate::embedded::TrainArgs),
 }
 
 impl Cli {
-    /// Runs the command to its end. Exit status: 0 ok, 1 what the user can fix, 2 unexpected.
-    pub fn run(self) -> ExitCode {
+    /// Reads the process's arguments and runs the command to its end. Exit status: 0 ok, 1 what the user can fix, 2
+    /// unexpected.
+    pub fn run_from_arguments() -> ExitCode {
+        match Self::try_parse() {
+            Ok(cli) => cli.run(),
+            Err(error) => {
+                let code = u8::from(error.use_stderr());
+                // Nothing is left to do when the help can't be printed.
+                error.print().ok();
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    fn run(self) -> ExitCode {
         commands::run(async {
             match self.command {
                 Command::Serve(args) => commands::serve::run(args).await,
+                #[cfg(feature = "embedded-evaluator")]
+                Command::Demo(args) => commands::demo::run(args).await,
                 Command::Migrate(args) => commands::migrate::run(args).await,
                 Command::Token(args) => commands::token::run(args).await,
                 Command::Fsck(args) => commands::fsck::run(args).await,
                 #[cfg(feature = "embedded-evaluator")]
                 Command::EvaluatorWorker(args) => crate::embedded::worker(args).await,
+                #[cfg(feature = "embedded-evaluator")]
+                Command::DemoTrain(args) => crate::embedded::train(args).await,
             }
         })
     }

@@ -74,6 +74,11 @@ impl ApiError {
         status(self.code)
     }
 
+    /// What the caller can do about it.
+    pub(crate) fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The error as it stands in a body.
     pub(crate) fn into_detail(self) -> ErrorDetail {
         let details = self.hint.map(|hint| ErrorDetails { hint: Some(hint) });
@@ -92,6 +97,8 @@ impl std::fmt::Display for ApiError {
         f.write_str(&self.message)
     }
 }
+
+impl std::error::Error for ApiError {}
 
 impl From<DbErr> for ApiError {
     fn from(error: DbErr) -> Self {

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use fineline_registry::cli::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::run_from_arguments()
 }

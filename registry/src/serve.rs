@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::{App, Options};
+use crate::commands::failure::UserError;
 use crate::db::Db;
 use crate::router;
 use crate::service::{self, sweep, verify};
@@ -70,7 +71,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let admin_token = admin_token(&app.db, &options.data).await?;
     let listener = TcpListener::bind(options.listen)
         .await
-        .with_context(|| format!("can't listen on `{}`: choose another with --listen", options.listen))?;
+        .with_context(|| format!("can't listen on `{}`", options.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
     let (stop, mut stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -138,18 +139,12 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     let database = match &options.database {
         None => format!("sqlite://{}", data.join("fineline.db").display()),
         Some(url) if url.starts_with("sqlite:") => url.clone(),
-        Some(url) => anyhow::bail!(
-            "database `{}` is not supported by this build: use `sqlite://PATH`",
-            scheme(url)
-        ),
+        Some(url) => return Err(unsupported("database", url, "use `sqlite://PATH`")),
     };
     let store = match &options.store {
         None => format!("file://{}", data.join("store").display()),
         Some(url) if url.starts_with("file://") => url.clone(),
-        Some(url) => anyhow::bail!(
-            "store `{}` is not supported by this build: use `file:///DIR`",
-            scheme(url)
-        ),
+        Some(url) => return Err(unsupported("store", url, "use `file:///DIR`")),
     };
     let db = Db::open(&database)
         .await
@@ -162,9 +157,10 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     Ok(App::new(db, store, chosen, metrics_handle()))
 }
 
-/// A URL without what may be a secret.
-fn scheme(url: &str) -> &str {
-    url.split_once(':').map_or(url, |(scheme, _)| scheme)
+/// Says so by the URL's scheme alone: the rest may be a secret.
+fn unsupported(what: &str, url: &str, hint: &str) -> anyhow::Error {
+    let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+    UserError::new(format!("{what} `{scheme}` is not supported by this build"), hint).into()
 }
 
 /// The process's metrics; servers in one process share them.
@@ -194,9 +190,7 @@ async fn admin_token(db: &Db, data: &Path) -> anyhow::Result<String> {
         pattern: RunPattern::All,
         expires_in_s: None,
     };
-    let created = service::token::create(db, new)
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let created = service::token::create(db, new).await?;
     write_private(&path, &created.secret).with_context(|| format!("file `{}`", path.display()))?;
     Ok(created.secret)
 }

@@ -25,9 +25,7 @@ pub(crate) struct FsckArgs {
 /// Checks and reports; exit status 1 when something is wrong.
 pub(crate) async fn run(args: FsckArgs) -> anyhow::Result<ExitCode> {
     let app = serve::open(&args.data.options()).await?;
-    let report = fsck::check(&app, args.read_data)
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let report = fsck::check(&app, args.read_data).await?;
     if args.json {
         print(&serde_json::to_string_pretty(&report)?);
     } else {

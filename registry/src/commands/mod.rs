@@ -1,5 +1,8 @@
 //! The verbs of the command line, one a file.
 
+#[cfg(feature = "embedded-evaluator")]
+pub(crate) mod demo;
+pub(crate) mod failure;
 pub(crate) mod fsck;
 pub(crate) mod migrate;
 pub(crate) mod serve;
@@ -48,7 +51,8 @@ fn init_tracing() {
     }
 }
 
-/// Runs a command on a runtime of its own and says on stderr why it failed.
+/// Runs a command on a runtime of its own and says on stderr why it failed. Exit status: 0 ok, 1 what the user can
+/// fix, 2 unexpected.
 pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     init_tracing();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -57,10 +61,7 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> Ex
         .and_then(|runtime| runtime.block_on(command))
     {
         Ok(code) => code,
-        Err(error) => {
-            say(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::report(&error),
     }
 }
 

@@ -53,7 +53,6 @@ enum TokenCommand {
 /// Carries out the command.
 pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let db = serve::open(&args.data.options()).await?.db;
-    let said = |error: crate::error::ApiError| anyhow::anyhow!("{error}");
     match args.command {
         TokenCommand::Create {
             name,
@@ -68,10 +67,10 @@ pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
                 pattern: runs,
                 expires_in_s,
             };
-            print(&service::token::create(&db, new).await.map_err(said)?.secret);
+            print(&service::token::create(&db, new).await?.secret);
         }
         TokenCommand::List { json } => {
-            let tokens = service::token::list(&db).await.map_err(said)?;
+            let tokens = service::token::list(&db).await?;
             if json {
                 print(&serde_json::to_string_pretty(&tokens)?);
             } else {
@@ -83,7 +82,7 @@ pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        TokenCommand::Revoke { id } => service::token::revoke(&db, id).await.map_err(said)?,
+        TokenCommand::Revoke { id } => service::token::revoke(&db, id).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::commands::failure::UserError;
 use crate::db::Db;
 use crate::serve::RunningServer;
 use crate::service;
@@ -60,10 +61,10 @@ impl EvaluatorChild {
         let Evaluator::Device(device) = evaluator else {
             return Ok(Self(None));
         };
-        anyhow::ensure!(
-            cfg!(feature = "embedded-evaluator"),
-            "this build has no evaluator: start with --evaluator off and run `fineline-evaluator` beside it"
-        );
+        if !cfg!(feature = "embedded-evaluator") {
+            let hint = "start with --evaluator off and run `fineline-evaluator` beside it";
+            return Err(UserError::new("this build has no evaluator", hint).into());
+        }
         let (stop, stopped) = oneshot::channel();
         let (db, url, device) = (server.app.db.clone(), server.url.clone(), device.clone());
         let keeper = tokio::spawn(keep_running(db, url, device, stopped));
@@ -111,7 +112,7 @@ enum Ended {
 /// Runs one child with a token of its own, which ends with it.
 async fn run_once(db: &Db, url: &str, device: &str, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
     let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
-    let token = token.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let token = token?;
     let ended = run_child(spawn(url, &token.secret, device), stopped).await;
     if let Err(error) = service::token::revoke(db, token.token.id).await {
         tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
