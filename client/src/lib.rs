@@ -67,9 +67,6 @@ mod pulse;
 mod send;
 mod trainer_state;
 
-#[cfg(test)]
-mod tests;
-
 pub use checkpoint::{CheckpointQuery, FileBytes, StateFilter};
 pub use error::{Error, Refusal, Result};
 pub use evaluation::EvaluationQuery;

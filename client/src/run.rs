@@ -1,7 +1,7 @@
 //! Runs, and the pages of them.
 
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, Page, Run, RunName, path};
+use fineline_api::{CreateRun, Page, Run, RunName, RunPattern, path};
 
 use crate::call::Call;
 use crate::error::Result;
@@ -20,14 +20,19 @@ impl Client {
         self.json(Call::post(format!("{}/runs", path::API)).json(&body)).await
     }
 
-    /// One page of the runs that the token reads, by name; `prefix` is that of `namespace/name`.
+    /// One page of the runs that the token reads, by name; those of `pattern` when there is one.
     ///
     /// # Errors
     /// As every call.
-    pub async fn list_runs(&self, prefix: Option<&str>, cursor: Option<&str>, limit: Option<u64>) -> Result<Page<Run>> {
+    pub async fn list_runs(
+        &self,
+        pattern: Option<&RunPattern>,
+        cursor: Option<&str>,
+        limit: Option<u64>,
+    ) -> Result<Page<Run>> {
         let call = Call::get(format!("{}/runs", path::API));
         self.json(
-            call.query("prefix", prefix)
+            call.query("pattern", pattern)
                 .query("cursor", cursor)
                 .query("limit", limit),
         )

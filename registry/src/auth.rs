@@ -46,10 +46,13 @@ impl Caller {
     /// Demands a scope where no run is named.
     ///
     /// # Errors
-    /// 403 when it is lacking.
+    /// 403 when it is lacking, 401 when there is no token.
     pub(crate) fn require(&self, scope: Scope) -> ApiResult<()> {
         if self.has(scope) {
             return Ok(());
+        }
+        if self.token_id.is_none() {
+            return Err(needs_token());
         }
         let message = format!("this token lacks the scope `{scope}`");
         Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask an administrator for a token that has it"))
@@ -86,8 +89,7 @@ pub(crate) async fn authenticate(app: &App, secret: Option<&str>) -> ApiResult<C
                 pattern: RunPattern::All,
             });
         }
-        return Err(ApiError::new(ErrorCode::Unauthorized, "this needs a token")
-            .hint("send `Authorization: Bearer fl_…`, or run `fineline login`"));
+        return Err(needs_token());
     };
     let token = db::token::find_live(app.db.reader(), &Digest::of(secret.as_bytes())).await?;
     let Some(token) = token else {
@@ -101,6 +103,11 @@ pub(crate) async fn authenticate(app: &App, secret: Option<&str>) -> ApiResult<C
         scopes: token.scopes,
         pattern: token.pattern,
     })
+}
+
+fn needs_token() -> ApiError {
+    ApiError::new(ErrorCode::Unauthorized, "this needs a token")
+        .hint("send `Authorization: Bearer fl_…`, or run `fineline login`")
 }
 
 /// The bearer token of a request.

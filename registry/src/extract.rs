@@ -1,19 +1,55 @@
 //! axum's extractors with our errors: a request that can't be understood answers like every other error.
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use fineline_api::RunName;
 use fineline_api::error::ErrorCode;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
 
-/// A JSON body.
-#[derive(Debug, FromRequest)]
-#[from_request(via(axum::Json), rejection(ApiError))]
+/// A JSON body. A field that the type does not know is refused by its path: what was meant by it would be lost.
+#[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let content_type = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let is_json = content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json"));
+        if !is_json {
+            return Err(ApiError::invalid("the body is no JSON: send it as `application/json`"));
+        }
+        let Body(bytes) = Body::<Bytes>::from_request(request, state).await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    let refused =
+        |error: serde_json::Error| ApiError::invalid(format!("the body is not what this door takes: {error}"));
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let mut unknown: Option<String> = None;
+    let value = serde_ignored::deserialize(&mut reader, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    });
+    let value = value.map_err(refused)?;
+    reader.end().map_err(refused)?;
+    match unknown {
+        Some(path) => Err(ApiError::invalid(format!(
+            "unknown field `{path}`: leave it out, or mend its name"
+        ))),
+        None => Ok(value),
+    }
+}
 
 /// Parts of the path.
 #[derive(Debug, FromRequestParts)]
@@ -40,15 +76,6 @@ impl<S: Send + Sync> FromRequest<S> for Body<Bytes> {
                 "the body is larger than this door takes",
             )),
             Err(rejection) => Err(ApiError::invalid(rejection.body_text())),
-        }
-    }
-}
-
-impl From<JsonRejection> for ApiError {
-    fn from(rejection: JsonRejection) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(ErrorCode::TooLarge, rejection.body_text()),
-            _ => Self::invalid(rejection.body_text()),
         }
     }
 }
@@ -93,5 +120,27 @@ pub(crate) fn run_name(namespace: &str, name: &str) -> ApiResult<RunName> {
 impl<T: serde::Serialize> axum::response::IntoResponse for Json<T> {
     fn into_response(self) -> axum::response::Response {
         axum::Json(self.0).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fineline_api::checkpoint::CheckpointFile;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_refused_by_its_path_however_deep() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let file = |extra: &str| {
+            format!(
+                r#"[{{"path":"a","size_bytes":1,"digest":"{digest}","chunks":[{{"digest":"{digest}","size_bytes":1{extra}}}]}}]"#
+            )
+        };
+        assert!(parse_json::<Vec<CheckpointFile>>(file("").as_bytes()).is_ok());
+        let error = parse_json::<Vec<CheckpointFile>>(file(r#","codec":"zstd""#).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("`0.chunks.0.codec`"), "{error}");
+        let error = parse_json::<Vec<CheckpointFile>>(b"[] []").unwrap_err();
+        assert!(error.to_string().contains("trailing characters"), "{error}");
     }
 }

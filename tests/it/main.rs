@@ -7,3 +7,4 @@ mod evaluation;
 mod openapi;
 mod possession;
 mod push;
+mod run;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use fineline_api::run::RunAttributes;
-use fineline_api::{Run as RunRow, RunName};
+use fineline_api::{Run as RunRow, RunName, RunPattern};
 use fineline_client::all_pages;
 
 use super::context::Context;
@@ -17,8 +17,8 @@ pub(crate) enum Run {
     Create(Create),
     /// List the runs that the token reads.
     List {
-        /// Only those whose NAMESPACE/NAME begins so.
-        prefix: Option<String>,
+        /// Only those that it matches: NAMESPACE/NAME or NAMESPACE/PREFIX*.
+        pattern: Option<RunPattern>,
     },
     /// Show a run.
     Show {
@@ -63,9 +63,8 @@ pub(crate) async fn run(context: &Context, command: Run) -> Outcome {
             let created = client.create_run(&run, &attributes).await?;
             context.printer.data(&created, show)?;
         }
-        Run::List { prefix } => {
-            let page =
-                async |cursor: Option<String>| client.list_runs(prefix.as_deref(), cursor.as_deref(), None).await;
+        Run::List { pattern } => {
+            let page = async |cursor: Option<String>| client.list_runs(pattern.as_ref(), cursor.as_deref(), None).await;
             context.printer.data(&all_pages(page).await?, |runs| table(runs))?;
         }
         Run::Show { run } => context.printer.data(&client.get_run(&run).await?, show)?,

@@ -96,7 +96,6 @@ pub struct EvaluationCounts {
 
 /// A piece of a file as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChunkRef {
     /// SHA-256 of its raw bytes.
@@ -108,7 +107,6 @@ pub struct ChunkRef {
 
 /// A file of a checkpoint with its recipe; also what a push session is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckpointFile {
     /// Relative path with `/`.

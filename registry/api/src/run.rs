@@ -231,7 +231,6 @@ string_schema!(
 
 /// What describes a run; all optional, none of it part of any identity.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunAttributes {
     /// For people.

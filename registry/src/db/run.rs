@@ -89,14 +89,18 @@ pub(super) fn matches(pattern: &RunPattern) -> Condition {
     }
 }
 
-/// Runs that `pattern` matches, ordered by name, those after `after` only.
+/// Runs that every one of the patterns matches, ordered by name, those after `after` only.
 pub(crate) async fn list(
     conn: &impl ConnectionTrait,
-    pattern: &RunPattern,
+    patterns: &[&RunPattern],
     after: Option<&RunName>,
     limit: u64,
 ) -> Result<Vec<RunRow>, DbErr> {
-    let mut query = run::Entity::find().filter(matches(pattern));
+    let every = patterns
+        .iter()
+        .map(|pattern| matches(pattern))
+        .fold(Condition::all(), Condition::add);
+    let mut query = run::Entity::find().filter(every);
     if let Some(after) = after {
         let later_name = Condition::all()
             .add(run::Column::Namespace.eq(after.namespace()))

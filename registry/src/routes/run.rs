@@ -3,11 +3,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, ErrorBody, Page, Run, Scope};
+use fineline_api::{CreateRun, ErrorBody, Page, Run, RunPattern, Scope};
+use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::page::{PageQuery, limit};
+use super::page::limit;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiResult;
@@ -32,16 +33,31 @@ async fn create_run(
     Ok((StatusCode::CREATED, Json(run)))
 }
 
+/// `?pattern=&cursor=&limit=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RunsQuery {
+    /// Only those that it matches: `NAMESPACE/NAME`, `NAMESPACE/PREFIX*` or `*`.
+    #[param(value_type = Option<String>)]
+    pattern: Option<RunPattern>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, at most 1,000; 100 when absent.
+    limit: Option<u64>,
+}
+
 /// The runs that the token may read, by name. Scope `read`.
-#[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "list_runs", params(PageQuery),
+#[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "list_runs", params(RunsQuery),
     responses((status = 200, body = Page<Run>), (status = "default", body = ErrorBody)))]
 async fn list_runs(
     State(app): State<App>,
     caller: Caller,
-    Query(page): Query<PageQuery>,
+    Query(query): Query<RunsQuery>,
 ) -> ApiResult<Json<Page<Run>>> {
+    let pattern = query.pattern.unwrap_or(RunPattern::All);
     Ok(Json(
-        service::run::list(&app, &caller, page.cursor.as_deref(), limit(page.limit)).await?,
+        service::run::list(&app, &caller, &pattern, query.cursor.as_deref(), limit(query.limit)).await?,
     ))
 }
 

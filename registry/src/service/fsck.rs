@@ -109,10 +109,7 @@ async fn check_files(app: &App, read_data: bool, sizes: &HashMap<Digest, u64>, r
 async fn check_runs(app: &App, report: &mut Report) -> ApiResult<()> {
     let conn = app.db.reader();
     let mut after_run = None;
-    while let Some(run) = db::run::list(conn, &RunPattern::All, after_run.as_ref(), 1)
-        .await?
-        .pop()
-    {
+    while let Some(run) = db::run::list(conn, &[], after_run.as_ref(), 1).await?.pop() {
         let filter = RevisionFilter {
             state: Some(CheckpointState::Ready),
             all_revisions: true,

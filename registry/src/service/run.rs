@@ -2,7 +2,7 @@
 
 use fineline_api::error::ErrorCode;
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, Page, Run, RunName, Scope};
+use fineline_api::{CreateRun, Page, Run, RunName, RunPattern, Scope};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -47,14 +47,20 @@ pub(crate) async fn update(app: &App, run: &RunRow, attributes: RunAttributes) -
     Ok(run)
 }
 
-/// A page of the runs that the caller may read, by name.
+/// A page of the runs of `pattern` that the caller may read, by name.
 ///
 /// # Errors
 /// 403 without the scope `read`, 400 for a cursor that is none of ours.
-pub(crate) async fn list(app: &App, caller: &Caller, cursor: Option<&str>, limit: u64) -> ApiResult<Page<Run>> {
+pub(crate) async fn list(
+    app: &App,
+    caller: &Caller,
+    pattern: &RunPattern,
+    cursor: Option<&str>,
+    limit: u64,
+) -> ApiResult<Page<Run>> {
     caller.require(Scope::Read)?;
     let after: Option<RunName> = cursor.map(str::parse).transpose().map_err(ApiError::invalid)?;
-    let mut rows = db::run::list(app.db.reader(), &caller.pattern, after.as_ref(), limit + 1).await?;
+    let mut rows = db::run::list(app.db.reader(), &[&caller.pattern, pattern], after.as_ref(), limit + 1).await?;
     let more = rows.len() as u64 > limit;
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = rows.last().filter(|_| more).map(|row| row.name.to_string());

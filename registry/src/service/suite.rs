@@ -182,7 +182,7 @@ pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiR
 async fn backfill(app: &App, pattern: &RunPattern) -> ApiResult<u64> {
     let mut n_queued = 0;
     let mut after_run = None;
-    while let Some(run) = db::run::list(app.db.reader(), pattern, after_run.as_ref(), 1)
+    while let Some(run) = db::run::list(app.db.reader(), &[pattern], after_run.as_ref(), 1)
         .await?
         .pop()
     {

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fineline_api::{Checkpoint, CheckpointState, Scope, Score};
+use fineline_api::{Checkpoint, CheckpointState, RunPattern, Scope, Score};
 use maud::{DOCTYPE, Markup, html};
 
 use crate::app::App;
@@ -44,7 +44,7 @@ async fn reader(app: &App) -> ApiResult<Caller> {
 async fn runs(State(app): State<App>) -> Response {
     let listed = async {
         let caller = reader(&app).await?;
-        service::run::list(&app, &caller, None, MAX_ROWS).await
+        service::run::list(&app, &caller, &RunPattern::All, None, MAX_ROWS).await
     };
     let body = match listed.await {
         Err(error) => return refused(&error),
