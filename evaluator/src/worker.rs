@@ -54,12 +54,24 @@ pub struct WorkerOptions {
     pub once: bool,
 }
 
+/// Makes the engine of the checkpoint in a folder.
+pub type LoadEngine = Arc<dyn Fn(&Path, EngineOptions) -> Result<Box<dyn Engine>> + Send + Sync>;
+
 /// Works until `stop` resolves, or with `once` until there is no work. What is at hand when it stops is given back.
 ///
 /// # Errors
 /// When the device is none that this build computes on, or the token is refused.
 pub async fn run(options: WorkerOptions, stop: impl Future<Output = ()>) -> Result<()> {
     let device = device(&options.device)?;
+    let load = move |dir: &Path, options| Ok(Box::new(CandleEngine::load(dir, &device, options)?) as Box<dyn Engine>);
+    run_with(options, Arc::new(load), stop).await
+}
+
+/// The same with engines of another making.
+///
+/// # Errors
+/// When the token is refused.
+pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: impl Future<Output = ()>) -> Result<()> {
     let client = Client::new(&options.server, Some(&options.token))?;
     let name = options.name.clone().unwrap_or_else(default_name);
     tracing::info!(
@@ -70,7 +82,7 @@ pub async fn run(options: WorkerOptions, stop: impl Future<Output = ()>) -> Resu
     );
     tokio::select! {
         () = stop => Ok(()),
-        ended = work(&client, &options, &name, &device) => ended,
+        ended = work(&client, &options, &name, &load) => ended,
     }
 }
 
@@ -91,7 +103,7 @@ fn default_name() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-async fn work(client: &Client, options: &WorkerOptions, name: &str, device: &Device) -> Result<()> {
+async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadEngine) -> Result<()> {
     let claim = ClaimEvaluation {
         worker: name.to_owned(),
         device: options.device.clone(),
@@ -104,7 +116,7 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, device: &Dev
     };
     loop {
         match client.claim_evaluation(&claim).await {
-            Ok(Some(lease)) => handle(client, options, device, lease).await,
+            Ok(Some(lease)) => handle(client, options, load, lease).await,
             Ok(None) if options.once => return Ok(()),
             Ok(None) => {}
             Err(error @ (Error::Unauthorized(_) | Error::Forbidden(_))) => return Err(error.into()),
@@ -125,14 +137,14 @@ fn memory_bytes() -> u64 {
 }
 
 /// Does the work of a lease and says how it ended.
-async fn handle(client: &Client, options: &WorkerOptions, device: &Device, lease: Lease) {
+async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lease: Lease) {
     let id = lease.evaluation.id;
     let Ok(client) = client.with_lease(&lease.token) else {
         return;
     };
     let progress = Arc::new(Mutex::new(Progress::default()));
     let outcome = tokio::select! {
-        outcome = evaluate(&client, options, device, &lease, &progress) => outcome,
+        outcome = evaluate(&client, options, load, &lease, &progress) => outcome,
         lost = keep(&client, &lease, &progress) => Err(lost.into()),
     };
     let Err(error) = outcome else {
@@ -174,7 +186,7 @@ async fn keep(client: &Client, lease: &Lease, progress: &Mutex<Progress>) -> Err
 async fn evaluate(
     client: &Client,
     options: &WorkerOptions,
-    device: &Device,
+    load: &LoadEngine,
     lease: &Lease,
     progress: &Arc<Mutex<Progress>>,
 ) -> Result<()> {
@@ -201,7 +213,9 @@ async fn evaluate(
         dtype,
         max_batch_tokens: options.batch_tokens,
     };
-    let mut engine = load(scratch.path(), device, engine_options).await?;
+    let (load, dir) = (Arc::clone(load), scratch.path().to_owned());
+    let loading = tokio::task::spawn_blocking(move || load(&dir, engine_options));
+    let mut engine = loading.await.context("the engine panicked")??;
     let mut posted: Vec<(String, Vec<TaskScore>)> = Vec::new();
     let mut n_before = 0;
     for task in tasks {
@@ -235,16 +249,6 @@ async fn evaluate(
         .complete_evaluation(evaluation.id, &CompleteEvaluation { result_digest })
         .await?;
     Ok(())
-}
-
-async fn load(dir: &Path, device: &Device, options: EngineOptions) -> Result<Box<dyn Engine>> {
-    let (dir, device) = (dir.to_owned(), device.clone());
-    let load = move || CandleEngine::load(&dir, &device, options);
-    Ok(Box::new(
-        tokio::task::spawn_blocking(load)
-            .await
-            .context("the engine panicked")??,
-    ))
 }
 
 /// Fetches the suite's files and makes the requests of its tasks.

@@ -13,6 +13,8 @@ use candle_core::Device;
 use fineline_evaluator::engine::{CandleEngine, Engine, EngineOptions};
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_format::task::TaskFile;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 
 /// Samples of a task that are compared here; the acceptance script compares all.
@@ -120,29 +122,43 @@ fn log_likelihoods_and_requests_are_lm_evals() {
 #[test]
 fn batches_orders_and_padding_change_nothing() {
     let Some(data) = data() else { return };
-    let prepared = prepare(&data.join("lm_eval/tasks/arc_easy.yaml"), 30, None);
+    let prepared = prepare(&data.join("lm_eval/tasks/arc_easy.yaml"), 25, None);
     let requests: Vec<(String, String)> = prepared.requests().cloned().collect();
-    let score = |max_batch_tokens: usize, requests: &[(String, String)]| {
+    let engine = |max_batch_tokens: usize| {
         let options = EngineOptions {
             max_batch_tokens,
             ..EngineOptions::default()
         };
-        let mut engine = CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap();
-        engine.loglikelihood(requests, &mut |_| {}).unwrap()
+        CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap()
     };
-    let alone = score(1, &requests);
-    for max_batch_tokens in [64, 300, 1000, 20_000] {
-        // Shuffled by a fixed stride that is prime to their number.
-        let order: Vec<usize> = (0..requests.len()).map(|i| i * 37 % requests.len()).collect();
-        let shuffled: Vec<_> = order.iter().map(|&i| requests[i].clone()).collect();
-        let answers = score(max_batch_tokens, &shuffled);
-        for (answer, &i) in answers.iter().zip(&order) {
-            let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
-            assert!(
-                (a - b).abs() <= 1e-5 + 1e-5 * b.abs(),
-                "{max_batch_tokens}: {a} against {b}"
-            );
-            assert_eq!(answer.is_greedy, alone[i].is_greedy);
+    // One row a batch: nothing is padded.
+    let alone = engine(1).loglikelihood(&requests, &mut |_| {}).unwrap();
+    let order = Just((0..requests.len()).collect::<Vec<_>>()).prop_shuffle();
+    // In any order, asked in calls of any size, in batches of any size.
+    let cases = (order, 1..=requests.len(), 1..20_000_usize);
+    let config = Config {
+        cases: 12,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let ran = TestRunner::new(config).run(&cases, |(order, n_a_call, max_batch_tokens)| {
+        let mut engine = engine(max_batch_tokens);
+        for asked in order.chunks(n_a_call) {
+            let requests: Vec<_> = asked.iter().map(|&i| requests[i].clone()).collect();
+            let answers = engine.loglikelihood(&requests, &mut |_| {}).unwrap();
+            for (answer, &i) in answers.iter().zip(asked) {
+                let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
+                prop_assert!(
+                    (a - b).abs() <= 1e-5 + 1e-5 * b.abs(),
+                    "request {}: {} against {}",
+                    i,
+                    a,
+                    b
+                );
+                prop_assert_eq!(answer.is_greedy, alone[i].is_greedy);
+            }
         }
-    }
+        Ok(())
+    });
+    ran.unwrap();
 }

@@ -1,12 +1,16 @@
 //! What the integration tests share: a server on a free port with a data folder of its own, clients with chosen tokens,
 //! and small checkpoints.
 
+mod engine;
+
 use std::path::{Path, PathBuf};
 
 use fineline_api::{CreateToken, RunName, Scope};
 use fineline_client::Client;
 use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
+
+pub use engine::{FakeEngine, engine_suite};
 
 /// A server that ends with the test.
 #[derive(Debug)]
@@ -74,4 +78,16 @@ pub fn checkpoint(parent: &Path, name: &str, n: usize, seed: u32) -> PathBuf {
     std::fs::write(dir.join("config.json"), r#"{"architectures":["LlamaForCausalLM"]}"#).expect("a config");
     std::fs::write(dir.join("tokenizer.json"), "{}").expect("a tokenizer");
     dir
+}
+
+/// Writes a suite of one task `tiny` with three multiple-choice documents; gives the suite's path.
+pub fn suite(dir: &Path) -> PathBuf {
+    let task = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
+        output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: gold\ndoc_to_choice: [a, bb]\n";
+    std::fs::write(dir.join("tiny.yaml"), task).expect("a task");
+    let documents = "{\"q\": \"x\", \"gold\": 0}\n{\"q\": \"y\", \"gold\": 0}\n{\"q\": \"z\", \"gold\": 1}\n";
+    std::fs::write(dir.join("docs.jsonl"), documents).expect("documents");
+    let file = dir.join("suite.yaml");
+    std::fs::write(&file, "suite: s\ntasks: [tiny.yaml]\n").expect("a suite");
+    file
 }

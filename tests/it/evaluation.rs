@@ -1,23 +1,11 @@
 //! Evaluation starts by itself; leases, scores and their ends.
 
-use std::path::Path;
-
 use fineline_api::{
     ClaimEvaluation, CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore,
 };
 use fineline_client::{Client, Error, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_format::Digest;
-use harness::{TestServer, checkpoint, serve};
-
-fn suite(dir: &Path) -> std::path::PathBuf {
-    let task = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
-        output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: 0\ndoc_to_choice: [a, b]\n";
-    std::fs::write(dir.join("tiny.yaml"), task).unwrap();
-    std::fs::write(dir.join("docs.jsonl"), "{\"q\": \"x\"}\n").unwrap();
-    let file = dir.join("suite.yaml");
-    std::fs::write(&file, "suite: s\ntasks: [tiny.yaml]\n").unwrap();
-    file
-}
+use harness::{TestServer, checkpoint, serve, suite};
 
 fn claim() -> ClaimEvaluation {
     ClaimEvaluation {

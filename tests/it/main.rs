@@ -8,3 +8,4 @@ mod openapi;
 mod possession;
 mod push;
 mod run;
+mod worker;

@@ -106,3 +106,52 @@ fn sort_out(key: &str, error: &object_store::Error) -> StoreError {
     }
     StoreError::Other(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every store must do, whatever lies behind it.
+    async fn store_suite(store: &Store) {
+        let (id, other) = (Uuid::now_v7(), Uuid::now_v7());
+        assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
+        assert!(!store.has_frame(id).await);
+        for _ in 0..2 {
+            store.put_frame(id, Bytes::from_static(b"frame")).await.unwrap();
+        }
+        store.put_frame(other, Bytes::new()).await.unwrap();
+        assert_eq!(store.get_frame(id).await.unwrap(), "frame");
+        assert_eq!(store.get_frame(other).await.unwrap(), "");
+        assert!(store.has_frame(id).await && store.has_frame(other).await);
+        for _ in 0..2 {
+            store.delete_frame(id).await.unwrap();
+        }
+        assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
+        assert!(store.has_frame(other).await, "its neighbour stays");
+    }
+
+    #[tokio::test]
+    async fn memory_and_folder_behave_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().join("store").display());
+        store_suite(&Store::open("memory:").unwrap()).await;
+        store_suite(&Store::open(&url).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_keeps_frames_between_starts_and_refuses_what_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (url, id) = (format!("file://{}", dir.path().display()), Uuid::now_v7());
+        Store::open(&url)
+            .unwrap()
+            .put_frame(id, Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        assert_eq!(Store::open(&url).unwrap().get_frame(id).await.unwrap(), "x");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = Store::open(&format!("file://{}/inside", file.display())).unwrap_err();
+        assert!(error.contains("file/inside"), "{error}");
+        assert!(Store::open("ftp://host").unwrap_err().contains("`ftp://host`"));
+    }
+}

@@ -8,6 +8,7 @@ use fineline_api::{
 };
 use fineline_format::{Digest, FileEntry, Manifest, frame};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -48,6 +49,13 @@ impl Fixture {
             run,
             caller,
         }
+    }
+
+    /// Moves what no call moves: time.
+    pub(super) async fn sql(&self, statement: &str) {
+        let txn = db::write_txn(&self.app.db).await.unwrap();
+        txn.execute_unprepared(statement).await.unwrap();
+        txn.commit().await.unwrap();
     }
 
     pub(super) async fn caller(&self, scope: Scope, pattern: RunPattern) -> Caller {

@@ -3,6 +3,7 @@
 
 mod content;
 mod fixture;
+mod lease;
 mod possession;
 mod push;
 mod refused;

@@ -1,0 +1,171 @@
+//! How an evaluation ends: tried again, parked, and by whom it can be told.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fineline_api::error::ErrorCode;
+use fineline_api::{
+    ClaimEvaluation, CompleteEvaluation, CreateBinding, EvaluationState, FailEvaluation, Lease, Progress, RunPattern,
+    Scope,
+};
+use fineline_format::Digest;
+use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteTask};
+
+use super::fixture::{Fixture, code, model};
+use crate::auth::Caller;
+use crate::service::{evaluation, lease, suite};
+
+const TASK: &str = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
+    output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: 0\ndoc_to_choice: [a, b]\n";
+
+/// A run with a bound suite and one step, whose evaluation waits; and one who may evaluate.
+async fn queued(fixture: &Fixture) -> (Caller, Caller) {
+    let pusher = fixture.run("lab/run").await;
+    let admin = fixture.caller(Scope::Admin, RunPattern::All).await;
+    let blobs: BTreeMap<Digest, Bytes> = [TASK, "{\"q\": \"x\"}\n"]
+        .map(|text| (Digest::of(text.as_bytes()), Bytes::from(text)))
+        .into();
+    let blob = |text: &str| BlobRef {
+        digest: Digest::of(text.as_bytes()),
+        size_bytes: text.len() as u64,
+    };
+    let definition = SuiteDefinition {
+        suite: "s".to_owned(),
+        tasks: vec![SuiteTask {
+            task: "tiny".to_owned(),
+            yaml: blob(TASK),
+            data: [("test".to_owned(), vec![blob("{\"q\": \"x\"}\n")])].into(),
+        }],
+        limit: None,
+        num_fewshot: None,
+    };
+    let upload = suite::Upload {
+        pattern: RunPattern::All,
+        definition,
+        blobs,
+    };
+    let (kept, _) = suite::create(&fixture.app, &admin, upload).await.unwrap();
+    let binding = CreateBinding {
+        pattern: RunPattern::All,
+        suite: kept.digest,
+        dtype: "float32".to_owned(),
+        backfill: false,
+    };
+    suite::bind(&fixture.app, &admin, binding).await.unwrap();
+    pusher.push(1, &model(1.0)).await.unwrap();
+    let worker = fixture.caller(Scope::Evaluate, RunPattern::All).await;
+    (admin, worker)
+}
+
+async fn claim(fixture: &Fixture, worker: &Caller) -> Option<Lease> {
+    let claim = ClaimEvaluation {
+        worker: "w".to_owned(),
+        device: "cpu".to_owned(),
+        memory_bytes: 1 << 30,
+        dtypes: vec!["float32".to_owned()],
+        architectures: vec!["LlamaForCausalLM".to_owned()],
+        wait_s: 0,
+    };
+    lease::claim(&fixture.app, worker, claim).await.unwrap()
+}
+
+fn failure(retryable: bool) -> FailEvaluation {
+    FailEvaluation {
+        reason: "the disk is full".to_owned(),
+        retryable,
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_may_pass_waits_is_tried_again_and_parks_at_the_third() {
+    let fixture = Fixture::new().await;
+    let (admin, worker) = queued(&fixture).await;
+    for n in 1..=3 {
+        let held = claim(&fixture, &worker).await.expect("it is queued");
+        let id = held.evaluation.id;
+        let after = lease::fail(&fixture.app, &worker, id, &held.token, failure(true))
+            .await
+            .unwrap();
+        if n == 3 {
+            assert_eq!(after.state, EvaluationState::Parked);
+            assert_eq!(after.reason.as_deref(), Some("the disk is full"));
+        } else {
+            assert_eq!(after.state, EvaluationState::Queued);
+            assert!(
+                claim(&fixture, &worker).await.is_none(),
+                "it waits before try {}",
+                n + 1
+            );
+            fixture.sql("UPDATE evaluation SET not_before_ms = 0").await;
+        }
+    }
+    fixture.sql("UPDATE evaluation SET not_before_ms = 0").await;
+    assert!(claim(&fixture, &worker).await.is_none(), "parked work is not given out");
+    let all = evaluation::list(&fixture.app, &admin, &Default::default(), None, 10)
+        .await
+        .unwrap();
+    evaluation::retry(&fixture.app, &admin, all.items[0].id).await.unwrap();
+    let held = claim(&fixture, &worker).await.expect("retried by hand");
+    let ended = lease::fail(&fixture.app, &worker, held.evaluation.id, &held.token, failure(false)).await;
+    assert_eq!(ended.unwrap().state, EvaluationState::Failed);
+}
+
+#[tokio::test]
+async fn leases_that_run_out_are_counted_apart_and_park_at_the_fifth() {
+    let fixture = Fixture::new().await;
+    let (admin, worker) = queued(&fixture).await;
+    let first = claim(&fixture, &worker).await.expect("it is queued");
+    let id = first.evaluation.id;
+    lease::fail(&fixture.app, &worker, id, &first.token, failure(true))
+        .await
+        .unwrap();
+    fixture.sql("UPDATE evaluation SET not_before_ms = 0").await;
+    for n in 1..=5 {
+        let held = claim(&fixture, &worker).await.expect("it is queued again");
+        fixture.sql("UPDATE evaluation SET lease_expires_at_ms = 1").await;
+        let renewed = lease::renew(&fixture.app, &worker, id, &held.token, Progress::default()).await;
+        assert_eq!(code(renewed), ErrorCode::LeaseLost);
+        lease::expire(&fixture.app).await.unwrap();
+        let now = evaluation::get(&fixture.app, &admin, id).await.unwrap();
+        let expected = if n == 5 {
+            EvaluationState::Parked
+        } else {
+            EvaluationState::Queued
+        };
+        assert_eq!(now.state, expected, "after {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_of_one_token_and_a_stale_one_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let (_, worker) = queued(&fixture).await;
+    let held = claim(&fixture, &worker).await.expect("it is queued");
+    let id = held.evaluation.id;
+    let other = fixture.caller(Scope::Evaluate, RunPattern::All).await;
+    let done = || CompleteEvaluation {
+        result_digest: Digest::of(b"r"),
+    };
+    for (caller, token) in [(&other, held.token.as_str()), (&worker, "fl_wrong")] {
+        let app = &fixture.app;
+        assert_eq!(
+            code(lease::renew(app, caller, id, token, Progress::default()).await),
+            ErrorCode::LeaseLost
+        );
+        assert_eq!(
+            code(lease::fail(app, caller, id, token, failure(false)).await),
+            ErrorCode::LeaseLost
+        );
+        assert_eq!(
+            code(lease::complete(app, caller, id, token, done()).await),
+            ErrorCode::LeaseLost
+        );
+        let samples = lease::put_samples(app, caller, id, token, "tiny", Bytes::from("{}\n")).await;
+        assert_eq!(code(samples), ErrorCode::LeaseLost);
+    }
+    assert!(
+        lease::renew(&fixture.app, &worker, id, &held.token, Progress::default())
+            .await
+            .is_ok()
+    );
+}

@@ -1,0 +1,75 @@
+//! An engine of known numbers, and what every engine must do.
+
+use anyhow::Result;
+use fineline_evaluator::engine::{Answer, Description, Engine};
+use fineline_format::suite::EvalDtype;
+
+/// Says of every continuation the same log-probability a byte, so that the shortest choice is the likeliest.
+#[derive(Debug)]
+pub struct FakeEngine;
+
+/// Natural log-probability of a byte.
+const PER_BYTE: f64 = -0.5;
+
+impl Engine for FakeEngine {
+    fn loglikelihood(&mut self, requests: &[(String, String)], progress: &mut dyn FnMut(u64)) -> Result<Vec<Answer>> {
+        let answer = |(_, continuation): &(String, String)| Answer {
+            log_likelihood: PER_BYTE * continuation.len() as f64,
+            is_greedy: continuation.is_empty(),
+        };
+        progress(requests.len() as u64);
+        Ok(requests.iter().map(answer).collect())
+    }
+
+    fn loglikelihood_rolling(&mut self, documents: &[String], progress: &mut dyn FnMut(u64)) -> Result<Vec<f64>> {
+        progress(documents.len() as u64);
+        Ok(documents
+            .iter()
+            .map(|document| PER_BYTE * document.len() as f64)
+            .collect())
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            max_length: 64,
+            bos_policy: "none".to_owned(),
+            dtype: EvalDtype::Float32,
+            n_parameters: 0,
+        }
+    }
+}
+
+/// What every engine must do, whatever computes it: an answer a request in their order, none above certainty, a longer
+/// continuation never likelier than its beginning, the same again for the same, and progress up to the end.
+pub fn engine_suite(engine: &mut dyn Engine) {
+    let pair = |context: &str, continuation: &str| (context.to_owned(), continuation.to_owned());
+    let requests = [
+        pair("Once upon a time", " there was"),
+        pair("Once upon a time", " there was a little girl"),
+        pair("", "Once"),
+        pair("Once upon a time", " there was"),
+    ];
+    let mut done = Vec::new();
+    let answers = engine.loglikelihood(&requests, &mut |n| done.push(n)).expect("answers");
+    assert_eq!(answers.len(), requests.len());
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.log_likelihood.is_finite() && answer.log_likelihood < 0.0)
+    );
+    assert!(answers[1].log_likelihood < answers[0].log_likelihood);
+    assert_eq!(answers[0], answers[3]);
+    assert!(
+        done.is_sorted() && done.last() == Some(&(requests.len() as u64)),
+        "{done:?}"
+    );
+    assert!(engine.loglikelihood(&[], &mut |_| {}).expect("no answers").is_empty());
+
+    let long = "Once upon a time there was a little girl. ".repeat(40);
+    let documents = ["Once upon a time.".to_owned(), long];
+    let mut sums = || engine.loglikelihood_rolling(&documents, &mut |_| {}).expect("sums");
+    let first = sums();
+    assert!(first.len() == 2 && first[1] < first[0] && first[0] < 0.0, "{first:?}");
+    assert_eq!(first, sums());
+    assert!(engine.describe().max_length > 0);
+}

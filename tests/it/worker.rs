@@ -1,0 +1,151 @@
+//! The worker's own loop against the registry, with an engine of known numbers; and what every engine must do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use fineline_api::{EvaluationState, Scope};
+use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
+use fineline_evaluator::engine::{Answer, CandleEngine, Description, Engine, EngineOptions};
+use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
+use harness::{FakeEngine, TestServer, checkpoint, engine_suite, serve, suite};
+
+/// A server with a pushed step whose evaluation waits.
+async fn queued() -> TestServer {
+    let server = serve().await;
+    let run = server.run("lab/run").await;
+    let file = suite(server.dir.path());
+    apply_suite(&server.admin, &file, &"lab/*".parse().unwrap(), false)
+        .await
+        .unwrap();
+    let dir = checkpoint(server.dir.path(), "a", 9000, 1);
+    push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    server
+}
+
+/// Works until there is no work.
+async fn work(server: &TestServer, load: LoadEngine) {
+    let options = WorkerOptions {
+        server: server.server.url.clone(),
+        token: server.token(&[Scope::Evaluate], "*").await,
+        device: "cpu".to_owned(),
+        name: Some("w".to_owned()),
+        scratch: None,
+        batch_tokens: 4096,
+        once: true,
+    };
+    run_with(options, load, std::future::pending()).await.unwrap();
+}
+
+async fn evaluation(server: &TestServer) -> fineline_api::Evaluation {
+    let list = server
+        .admin
+        .list_evaluations(&EvaluationQuery::default(), None, None)
+        .await
+        .unwrap();
+    assert_eq!(list.items.len(), 1);
+    list.items.into_iter().next().unwrap()
+}
+
+async fn scores(server: &TestServer) -> Vec<(String, f64, u64)> {
+    let run = "lab/run".parse().unwrap();
+    let page = server
+        .admin
+        .list_scores(&run, &ScoreQuery::default(), None, None)
+        .await
+        .unwrap();
+    page.items
+        .into_iter()
+        .map(|score| (score.metric, score.value, score.n))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_worker_scores_what_waits_and_its_sample_log_is_served() {
+    let server = queued().await;
+    work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
+    let done = evaluation(&server).await;
+    assert_eq!(done.state, EvaluationState::Done);
+    // The shorter choice is always the likelier: right twice of three times. Per byte of the choice, which does not count
+    // the space before it, the longer one is: right once.
+    assert_eq!(
+        scores(&server).await,
+        [("acc".to_owned(), 2.0 / 3.0, 3), ("acc_norm".to_owned(), 1.0 / 3.0, 3)]
+    );
+    let log = server.admin.get_samples(done.id, "tiny").await.unwrap();
+    assert_eq!(std::str::from_utf8(&log).unwrap().lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_model_that_can_not_be_loaded_fails_for_good_and_says_why() {
+    let server = queued().await;
+    work(
+        &server,
+        Arc::new(|_: &Path, _| anyhow::bail!("rope type `yarn` is not supported")),
+    )
+    .await;
+    let failed = evaluation(&server).await;
+    assert_eq!(failed.state, EvaluationState::Failed);
+    assert!(failed.reason.unwrap().contains("`yarn`"));
+    assert_eq!(scores(&server).await, []);
+}
+
+/// Tells that it was asked, then waits for a word before it answers.
+struct Held(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+impl Engine for Held {
+    fn loglikelihood(&mut self, asked: &[(String, String)], told: &mut dyn FnMut(u64)) -> anyhow::Result<Vec<Answer>> {
+        self.0.send(()).unwrap();
+        self.1.recv().unwrap();
+        FakeEngine.loglikelihood(asked, told)
+    }
+
+    fn loglikelihood_rolling(&mut self, asked: &[String], told: &mut dyn FnMut(u64)) -> anyhow::Result<Vec<f64>> {
+        FakeEngine.loglikelihood_rolling(asked, told)
+    }
+
+    fn describe(&self) -> Description {
+        FakeEngine.describe()
+    }
+}
+
+#[tokio::test]
+async fn work_that_is_cancelled_in_the_middle_leaves_no_score() {
+    let server = queued().await;
+    let id = evaluation(&server).await.id;
+    let ((asked, was_asked), (go, word)) = (channel(), channel());
+    let engine = std::sync::Mutex::new(Some(Held(asked, word)));
+    let load =
+        move |_: &Path, _: EngineOptions| Ok(Box::new(engine.lock().unwrap().take().unwrap()) as Box<dyn Engine>);
+    let cancel = async {
+        tokio::task::spawn_blocking(move || was_asked.recv().unwrap())
+            .await
+            .unwrap();
+        server.admin.cancel_evaluation(id).await.unwrap();
+        go.send(()).unwrap();
+    };
+    tokio::join!(work(&server, Arc::new(load)), cancel);
+    assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
+    assert_eq!(scores(&server).await, []);
+    server.admin.retry_evaluation(id).await.unwrap();
+    work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
+    assert_eq!(evaluation(&server).await.state, EvaluationState::Done);
+}
+
+#[test]
+fn the_fake_engine_does_what_every_engine_must() {
+    engine_suite(&mut FakeEngine);
+}
+
+#[test]
+fn the_candle_engine_does_what_every_engine_must() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/models/stories260K");
+    if !model.is_dir() {
+        println!("skipped: it/worker: there is no ../shared/data beside the clone");
+        return;
+    }
+    let options = EngineOptions::default();
+    engine_suite(&mut CandleEngine::load(&model, &candle_core::Device::Cpu, options).unwrap());
+}
