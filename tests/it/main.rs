@@ -8,4 +8,5 @@ mod openapi;
 mod possession;
 mod push;
 mod run;
+mod score;
 mod worker;

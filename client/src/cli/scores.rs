@@ -96,7 +96,7 @@ async fn show(context: &Context, run: &RunName, query: &ScoreQuery, csv: bool) -
             .raw(client.list_scores_csv(run, query).await?.as_bytes())?;
         return Ok(Ending::Good);
     }
-    let page = async |cursor: Option<String>| client.list_scores(run, query, cursor.as_deref(), None).await;
+    let page = async |cursor: Option<String>| client.list_scores(run, query, cursor.as_deref(), Some(1000)).await;
     context.printer.data(&all_pages(page).await?, |scores| table(scores))?;
     Ok(Ending::Good)
 }

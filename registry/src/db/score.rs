@@ -1,14 +1,16 @@
 //! Scores and sample logs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fineline_api::score::OWN_HARNESS;
 use fineline_api::{PostScores, RunName, Score, TaskScore};
 use fineline_format::Digest;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Condition, OnConflict};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::entity::{evaluation, revision, revision_evaluation, sample_log, score, suite};
@@ -120,73 +122,134 @@ pub(crate) struct ScoreFilter {
     pub(crate) all_revisions: bool,
 }
 
-/// A run's scores by step, task, metric, filter and harness: those of evaluations as each step shows them, and those
-/// from outside.
+/// Where a score stands in a run's list: by step and revision, then by what was measured and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ScoreKey {
+    step: u64,
+    revision: i64,
+    task: String,
+    metric: String,
+    filter: String,
+    harness: String,
+    n_shot: u32,
+    evaluation: Option<Uuid>,
+}
+
+impl ScoreKey {
+    fn of(score: &Score, revision: i64) -> Self {
+        Self {
+            step: score.step,
+            revision,
+            task: score.task.clone(),
+            metric: score.metric.clone(),
+            filter: score.filter.clone(),
+            harness: score.harness.clone(),
+            n_shot: score.n_shot,
+            evaluation: score.evaluation,
+        }
+    }
+}
+
+/// Revisions whose scores are read at once.
+const REVISIONS_AT_ONCE: u64 = 50;
+
+/// A run's scores in the order of their keys, those behind `after` only, `limit` at most: those of evaluations as each
+/// step shows them, and those from outside.
 pub(crate) async fn list(
     conn: &impl ConnectionTrait,
     run_id: i64,
     run: &RunName,
     filter: &ScoreFilter,
-) -> Result<Vec<Score>, DbErr> {
-    let mut revisions = revision::Entity::find()
+    after: Option<&ScoreKey>,
+    limit: usize,
+) -> Result<Vec<(ScoreKey, Score)>, DbErr> {
+    let mut found = Vec::new();
+    // The revision of the last score may have more of them.
+    let mut from = after.map(|key| (super::signed(key.step), key.revision));
+    while found.len() < limit {
+        let revisions = revisions(conn, run_id, filter, from).await?;
+        let Some(last) = revisions.last() else { break };
+        from = Some((last.step, last.id + 1));
+        let mut batch = scores_of(conn, run, filter, &revisions).await?;
+        batch.retain(|(key, _)| after.is_none_or(|after| key > after));
+        batch.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.extend(batch);
+    }
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// Ready revisions that the filter lets pass, by step and id, from that pair on.
+async fn revisions(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    filter: &ScoreFilter,
+    from: Option<(i64, i64)>,
+) -> Result<Vec<revision::Model>, DbErr> {
+    let mut query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::State.eq(fineline_api::CheckpointState::Ready.as_str()));
     if let Some(min) = filter.step_min {
-        revisions = revisions.filter(revision::Column::Step.gte(super::signed(min)));
+        query = query.filter(revision::Column::Step.gte(super::signed(min)));
     }
     if let Some(max) = filter.step_max {
-        revisions = revisions.filter(revision::Column::Step.lte(super::signed(max)));
+        query = query.filter(revision::Column::Step.lte(super::signed(max)));
     }
     if !filter.all_revisions {
-        revisions = revisions.filter(revision::Column::Current.eq(true));
+        query = query.filter(revision::Column::Current.eq(true));
     }
-    let revisions: BTreeMap<i64, revision::Model> = revisions
+    if let Some((step, id)) = from {
+        let same_step = Condition::all()
+            .add(revision::Column::Step.eq(step))
+            .add(revision::Column::Id.gte(id));
+        query = query.filter(Condition::any().add(revision::Column::Step.gt(step)).add(same_step));
+    }
+    query
+        .order_by_asc(revision::Column::Step)
+        .order_by_asc(revision::Column::Id)
+        .limit(REVISIONS_AT_ONCE)
         .all(conn)
-        .await?
-        .into_iter()
-        .map(|row| (row.id, row))
-        .collect();
-    let ids: Vec<i64> = revisions.keys().copied().collect();
-    let mut scores = Vec::new();
-    for ids in ids.chunks(500) {
-        let links = revision_evaluation::Entity::find()
-            .filter(revision_evaluation::Column::RevisionId.is_in(ids.iter().copied()))
-            .all(conn)
-            .await?;
-        let evaluations: BTreeSet<Uuid> = links.iter().map(|link| link.evaluation_id).collect();
-        let ours = rows(
-            conn,
-            filter,
-            score::Column::EvaluationId.is_in(evaluations.iter().copied()),
-        )
-        .await?;
-        let suites = suites(conn, &evaluations).await?;
-        for link in &links {
-            for row in ours.iter().filter(|row| row.evaluation_id == Some(link.evaluation_id)) {
-                let suite = suites.get(&link.evaluation_id).cloned();
-                scores.push(describe(run, &revisions[&link.revision_id], row, suite)?);
-            }
-        }
-        for row in rows(conn, filter, score::Column::RevisionId.is_in(ids.iter().copied())).await? {
-            if let Some(revision) = row.revision_id.and_then(|id| revisions.get(&id)) {
-                scores.push(describe(run, revision, &row, None)?);
-            }
-        }
-    }
-    scores.sort_by(|a, b| key(a).cmp(&key(b)));
-    Ok(scores)
+        .await
 }
 
-fn key(score: &Score) -> (u64, &str, &str, &str, &str, u32, Option<Uuid>) {
-    (
-        score.step,
-        &score.task,
-        &score.metric,
-        &score.filter,
-        &score.harness,
-        score.n_shot,
-        score.evaluation,
-    )
+async fn scores_of(
+    conn: &impl ConnectionTrait,
+    run: &RunName,
+    filter: &ScoreFilter,
+    revisions: &[revision::Model],
+) -> Result<Vec<(ScoreKey, Score)>, DbErr> {
+    let by_id: BTreeMap<i64, &revision::Model> = revisions.iter().map(|row| (row.id, row)).collect();
+    let links = revision_evaluation::Entity::find()
+        .filter(revision_evaluation::Column::RevisionId.is_in(by_id.keys().copied()))
+        .all(conn)
+        .await?;
+    let evaluations: BTreeSet<Uuid> = links.iter().map(|link| link.evaluation_id).collect();
+    let of_evaluations = score::Column::EvaluationId.is_in(evaluations.iter().copied());
+    let mut ours: BTreeMap<Uuid, Vec<score::Model>> = BTreeMap::new();
+    for row in rows(conn, filter, of_evaluations).await? {
+        if let Some(id) = row.evaluation_id {
+            ours.entry(id).or_default().push(row);
+        }
+    }
+    let suites = suites(conn, &evaluations).await?;
+    let mut scores = Vec::new();
+    let mut add = |revision: i64, row: &score::Model, suite: Option<&String>| -> Result<(), DbErr> {
+        let score = describe(run, by_id[&revision], row, suite.cloned())?;
+        scores.push((ScoreKey::of(&score, revision), score));
+        Ok(())
+    };
+    for link in &links {
+        for row in ours.get(&link.evaluation_id).into_iter().flatten() {
+            add(link.revision_id, row, suites.get(&link.evaluation_id))?;
+        }
+    }
+    let from_outside = score::Column::RevisionId.is_in(by_id.keys().copied());
+    for row in rows(conn, filter, from_outside).await? {
+        if let Some(revision) = row.revision_id {
+            add(revision, &row, None)?;
+        }
+    }
+    Ok(scores)
 }
 
 async fn rows(

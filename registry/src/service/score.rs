@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::run::RunRow;
-use crate::db::score::ScoreFilter;
+use crate::db::score::{ScoreFilter, ScoreKey};
 use crate::error::{ApiError, ApiResult};
 use crate::service::checkpoint;
 
@@ -17,10 +17,11 @@ const MAX_SCORES: usize = 10_000;
 
 /// All scores of a run that pass the filter, by step.
 pub(crate) async fn list(app: &App, run: &RunRow, filter: &ScoreFilter) -> ApiResult<Vec<Score>> {
-    Ok(db::score::list(app.db.reader(), run.id, &run.name, filter).await?)
+    let all = db::score::list(app.db.reader(), run.id, &run.name, filter, None, usize::MAX).await?;
+    Ok(all.into_iter().map(|(_, score)| score).collect())
 }
 
-/// A page of them; the cursor is how many came before.
+/// A page of them; the cursor is the key of the last score of the page before.
 ///
 /// # Errors
 /// 400 for a cursor that is none of ours.
@@ -31,14 +32,20 @@ pub(crate) async fn page(
     cursor: Option<&str>,
     limit: u64,
 ) -> ApiResult<Page<Score>> {
-    let before: usize = cursor
-        .unwrap_or("0")
-        .parse()
+    let after: Option<ScoreKey> = cursor
+        .map(serde_json::from_str)
+        .transpose()
         .map_err(|_| ApiError::invalid("that cursor is none of ours"))?;
-    let all = list(app, run, filter).await?;
-    let end = before.saturating_add(limit as usize);
-    let next_cursor = (all.len() > end).then(|| end.to_string());
-    let items = all.into_iter().skip(before).take(limit as usize).collect();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut found = db::score::list(app.db.reader(), run.id, &run.name, filter, after.as_ref(), limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found
+        .last()
+        .filter(|_| more)
+        .map(|(key, _)| serde_json::to_string(key).map_err(ApiError::internal))
+        .transpose()?;
+    let items = found.into_iter().map(|(_, score)| score).collect();
     Ok(Page { items, next_cursor })
 }
 
