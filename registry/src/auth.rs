@@ -64,7 +64,8 @@ impl Caller {
     /// # Errors
     /// 404 when there is no such run or the pattern does not match it, 403 when the scope is lacking.
     pub(crate) async fn run(&self, app: &App, name: &RunName, scope: Scope) -> ApiResult<RunRow> {
-        let unknown = || ApiError::not_found(format!("run `{name}`"));
+        let hint = format!("check its name, or create it: `fineline run create {name}`");
+        let unknown = || ApiError::not_found(format!("run `{name}`")).hint(hint.as_str());
         if !self.pattern.matches(name) {
             return Err(unknown());
         }

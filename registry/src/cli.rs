@@ -53,19 +53,17 @@ impl Cli {
     }
 
     fn run(self) -> ExitCode {
-        commands::run(async {
-            match self.command {
-                Command::Serve(args) => commands::serve::run(args).await,
-                #[cfg(feature = "embedded-evaluator")]
-                Command::Demo(args) => commands::demo::run(args).await,
-                Command::Migrate(args) => commands::migrate::run(args).await,
-                Command::Token(args) => commands::token::run(args).await,
-                Command::Fsck(args) => commands::fsck::run(args).await,
-                #[cfg(feature = "embedded-evaluator")]
-                Command::EvaluatorWorker(args) => crate::embedded::worker(args).await,
-                #[cfg(feature = "embedded-evaluator")]
-                Command::DemoTrain(args) => crate::embedded::train(args).await,
-            }
-        })
+        match self.command {
+            Command::Serve(args) => commands::run(commands::serve::run(args)),
+            #[cfg(feature = "embedded-evaluator")]
+            Command::Demo(args) => commands::run_logging(commands::QUIET_LOG, commands::demo::run(args)),
+            Command::Migrate(args) => commands::run(commands::migrate::run(args)),
+            Command::Token(args) => commands::run(commands::token::run(args)),
+            Command::Fsck(args) => commands::run(commands::fsck::run(args)),
+            #[cfg(feature = "embedded-evaluator")]
+            Command::EvaluatorWorker(args) => commands::run(crate::embedded::worker(args)),
+            #[cfg(feature = "embedded-evaluator")]
+            Command::DemoTrain(args) => commands::run_logging(commands::QUIET_LOG, crate::embedded::train(args)),
+        }
     }
 }

@@ -98,7 +98,7 @@ pub async fn run(options: DemoOptions) -> Result<()> {
     let outcome = wait(&client, &run, None, Some(PATIENCE), |_| {}).await?;
     ensure!(
         outcome.is_good(),
-        "not every step was evaluated: see `fineline eval list --run {RUN}`"
+        "not every step was evaluated: see `fineline eval list {RUN}`"
     );
     say(&summary(
         &training.overlap,

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use fineline_api::{RunName, Score};
-use fineline_client::{Client, ScoreQuery, all_pages};
+use fineline_api::{Reference, RunName, Score};
+use fineline_client::{Client, Error, ScoreQuery, all_pages};
 
 use super::checkpoint::State;
 use super::tasks::measured;
@@ -46,7 +46,7 @@ fn row(state: State, scores: &BTreeMap<(String, String), f64>) -> Option<String>
 /// Writes a row to `out` for each step that `states` tells of, in their order, until no more are told.
 ///
 /// # Errors
-/// When a step gets no scores in time, or `out` can't be written to.
+/// When a step gets no scores, or `out` can't be written to.
 pub(super) async fn follow(
     client: &Client,
     run: &RunName,
@@ -60,6 +60,7 @@ pub(super) async fn follow(
             if let Some(line) = row(state, &scores(client, run, state.step).await?) {
                 break line;
             }
+            check(client, run, state.step).await?;
             if begun.elapsed() > PATIENCE {
                 bail!("step {} has no scores after {} s", state.step, PATIENCE.as_secs());
             }
@@ -69,6 +70,18 @@ pub(super) async fn follow(
         out.flush()?;
     }
     Ok(())
+}
+
+/// Whether a step can still get its scores.
+async fn check(client: &Client, run: &RunName, step: u64) -> Result<()> {
+    match client.get_checkpoint(run, &Reference::Step(step)).await {
+        Ok(checkpoint) if checkpoint.evaluations.failed + checkpoint.evaluations.parked > 0 => {
+            bail!("the evaluation of step {step} failed: see `fineline eval list {run}`")
+        }
+        // Not there yet: it is on its way.
+        Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn scores(client: &Client, run: &RunName, step: u64) -> Result<BTreeMap<(String, String), f64>> {

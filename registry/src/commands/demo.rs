@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::commands::failure::UserError;
 use crate::commands::worker::{Evaluator, EvaluatorChild};
-use crate::commands::{print, stop_signal};
+use crate::commands::{QUIET_LOG, print, stop_signal};
 use crate::embedded::DEMO_RUN;
 use crate::serve::{self, RunningServer, ServeOptions};
 
@@ -34,7 +34,7 @@ pub(crate) struct DemoArgs {
     /// Go on serving when all is shown, until ctrl-c.
     #[arg(long)]
     keep: bool,
-    /// What the training job is told, after `--`: see `-- --help`.
+    /// What the training job is told: `-- --help` shows it.
     #[arg(last = true)]
     training: Vec<String>,
 }
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         ..ServeOptions::local(&data)
     };
     let server = serve::start(options).await?;
-    let evaluator = EvaluatorChild::start(&server, &Evaluator::Device("cpu".to_owned()))?;
+    let evaluator = EvaluatorChild::start(&server, &Evaluator::Device("cpu".to_owned()), Some(QUIET_LOG))?;
     let page = format!("{}/runs/{DEMO_RUN}", server.url);
     print(&format!("the registry serves {}; the run is at {page}", server.url));
     let mut job = spawn(&server, &args.training)?;

@@ -36,11 +36,21 @@ pub(crate) async fn stdin_closed() {
     let _ = end.await;
 }
 
-/// Lines for people on a terminal, JSON for a log collector; `FINELINE_LOG` filters.
-fn init_tracing() {
+/// The environment variable that filters the log.
+pub(crate) const LOG_VARIABLE: &str = "FINELINE_LOG";
+
+/// What is logged when the variable is not set.
+const LOG: &str = "info,sea_orm_migration=warn,sqlx=warn";
+
+/// The same where the terminal is for something else than the log.
+#[cfg(feature = "embedded-evaluator")]
+pub(crate) const QUIET_LOG: &str = "warn";
+
+/// Lines for people on a terminal, JSON for a log collector; `FINELINE_LOG` filters, else `filter`.
+fn init_tracing(filter: &str) {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FINELINE_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sea_orm_migration=warn,sqlx=warn"));
+    let from_environment = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE);
+    let filter = from_environment.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -54,15 +64,22 @@ fn init_tracing() {
 /// Runs a command on a runtime of its own and says on stderr why it failed. Exit status: 0 ok, 1 what the user can
 /// fix, 2 unexpected.
 pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
-    init_tracing();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(command))
-    {
-        Ok(code) => code,
-        Err(error) => failure::report(&error),
-    }
+    run_logging(LOG, command)
+}
+
+/// The same with another log than usual.
+pub(crate) fn run_logging(log: &str, command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    init_tracing(log);
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(command);
+            // Not waited for: what still computes has nobody left to tell.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    outcome.unwrap_or_else(|error| failure::report(&error))
 }
 
 /// A line for people, on stderr.

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         ..args.data.options()
     };
     let server = serve::start(options).await?;
-    let child = EvaluatorChild::start(&server, &args.evaluator)?;
+    let child = EvaluatorChild::start(&server, &args.evaluator, None)?;
     print(&format!("listening on {}", server.url));
     say(&format!(
         "the administrator's token is in `{}`",

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::commands::LOG_VARIABLE;
 use crate::commands::failure::UserError;
 use crate::db::Db;
 use crate::serve::RunningServer;
@@ -53,11 +54,15 @@ impl FromStr for Evaluator {
 pub(crate) struct EvaluatorChild(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl EvaluatorChild {
-    /// Starts the evaluator of a server.
+    /// Starts the evaluator of a server; `log` filters what it logs where the environment does not say.
     ///
     /// # Errors
     /// When this build has none.
-    pub(crate) fn start(server: &RunningServer, evaluator: &Evaluator) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        server: &RunningServer,
+        evaluator: &Evaluator,
+        log: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         let Evaluator::Device(device) = evaluator else {
             return Ok(Self(None));
         };
@@ -66,8 +71,12 @@ impl EvaluatorChild {
             return Err(UserError::new("this build has no evaluator", hint).into());
         }
         let (stop, stopped) = oneshot::channel();
-        let (db, url, device) = (server.app.db.clone(), server.url.clone(), device.clone());
-        let keeper = tokio::spawn(keep_running(db, url, device, stopped));
+        let program = Program {
+            url: server.url.clone(),
+            device: device.clone(),
+            log,
+        };
+        let keeper = tokio::spawn(keep_running(server.app.db.clone(), program, stopped));
         Ok(Self(Some((stop, keeper))))
     }
 
@@ -80,11 +89,18 @@ impl EvaluatorChild {
     }
 }
 
-async fn keep_running(db: Db, url: String, device: String, mut stopped: oneshot::Receiver<()>) {
+/// What every child is started with.
+struct Program {
+    url: String,
+    device: String,
+    log: Option<&'static str>,
+}
+
+async fn keep_running(db: Db, program: Program, mut stopped: oneshot::Receiver<()>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        match run_once(&db, &url, &device, &mut stopped).await {
+        match run_once(&db, &program, &mut stopped).await {
             Ok(Ended::Stopped) => return,
             Ok(Ended::Renewed) => {
                 tracing::info!("the embedded evaluator starts anew with a fresh token");
@@ -110,10 +126,10 @@ enum Ended {
 }
 
 /// Runs one child with a token of its own, which ends with it.
-async fn run_once(db: &Db, url: &str, device: &str, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
+async fn run_once(db: &Db, program: &Program, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
     let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
     let token = token?;
-    let ended = run_child(spawn(url, &token.secret, device), stopped).await;
+    let ended = run_child(spawn(program, &token.secret), stopped).await;
     if let Err(error) = service::token::revoke(db, token.token.id).await {
         tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
     }
@@ -136,11 +152,14 @@ async fn run_child(child: anyhow::Result<Child>, stopped: &mut oneshot::Receiver
     Ok(why)
 }
 
-fn spawn(url: &str, token: &str, device: &str) -> anyhow::Result<Child> {
-    let program = std::env::current_exe().context("this program's own path")?;
-    let mut command = Command::new(program);
+fn spawn(program: &Program, token: &str) -> anyhow::Result<Child> {
+    let Program { url, device, log } = program;
+    let mut command = Command::new(std::env::current_exe().context("this program's own path")?);
     command.arg(COMMAND).args(["--device", device]);
     command.env("FINELINE_URL", url).env("FINELINE_TOKEN", token);
+    if let Some(log) = log.filter(|_| std::env::var_os(LOG_VARIABLE).is_none()) {
+        command.env(LOG_VARIABLE, log);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
     command.spawn().context("the embedded evaluator can't be started")
 }

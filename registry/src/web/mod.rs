@@ -52,7 +52,7 @@ async fn runs(State(app): State<App>) -> Response {
             h1 { "Runs" }
             @if page.items.is_empty() { p { "No run yet." } }
             table {
-                thead { tr { th { "run" } th { "checkpoints" } th { "newest step" } th { "created" } } }
+                thead { tr { th { "run" } th.number { "checkpoints" } th.number { "newest step" } th { "created (UTC)" } } }
                 tbody {
                     @for run in &page.items {
                         tr {
@@ -123,9 +123,9 @@ fn steps_and_scores(name: &str, steps: &[Checkpoint], scores: &[Score]) -> Marku
             table {
                 thead {
                     tr {
-                        th { "step" } th { "tokens" } th { "loss" } th { "state" }
+                        th.number { "step" } th.number { "tokens" } th.number { "loss" } th { "state" }
                         @for (task, metric, harness) in &columns {
-                            th { (task) br; small { (metric) @if *harness != "fineline" { " (" (harness) ")" } } }
+                            th.number { (task) br; small { (metric) @if *harness != "fineline" { " (" (harness) ")" } } }
                         }
                     }
                 }
