@@ -68,7 +68,7 @@ async fn a_worker_scores_what_waits_and_its_sample_log_is_served() {
     work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
     let done = evaluation(&server).await;
     assert_eq!(done.state, EvaluationState::Done);
-    // The shorter choice is always the likelier: right twice of three times. Per byte of the choice, which does not count
+    // The shorter choice is always the likelier: right twice of three times. Per character of the choice, which does not count
     // the space before it, the longer one is: right once.
     assert_eq!(
         scores(&server).await,
