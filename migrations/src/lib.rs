@@ -15,6 +15,7 @@ mod m20261124_000001_create_run;
 mod m20261124_000002_create_content;
 mod m20261124_000003_create_checkpoint;
 mod m20261124_000004_create_evaluation;
+mod m20261124_000005_name_suites_by_pattern;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_create_content::Migration),
             Box::new(m20261124_000003_create_checkpoint::Migration),
             Box::new(m20261124_000004_create_evaluation::Migration),
+            Box::new(m20261124_000005_name_suites_by_pattern::Migration),
         ]
     }
 }

@@ -82,11 +82,23 @@ pub fn checkpoint(parent: &Path, name: &str, n: usize, seed: u32) -> PathBuf {
 
 /// Writes a suite of one task `tiny` with three multiple-choice documents; gives the suite's path.
 pub fn suite(dir: &Path) -> PathBuf {
-    let task = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
-        output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: gold\ndoc_to_choice: [a, bb]\n";
-    std::fs::write(dir.join("tiny.yaml"), task).expect("a task");
-    let documents = "{\"q\": \"x\", \"gold\": 0}\n{\"q\": \"y\", \"gold\": 0}\n{\"q\": \"z\", \"gold\": 1}\n";
-    std::fs::write(dir.join("docs.jsonl"), documents).expect("documents");
+    suite_about(dir, "x")
+}
+
+/// The YAML of the suites' one task.
+pub const TASK: &str = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
+    output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: gold\ndoc_to_choice: [a, bb]\n";
+
+/// The documents of a suite that asks about `subject`.
+pub fn documents_about(subject: &str) -> String {
+    let document = |gold: u8| format!("{{\"q\": \"{subject}\", \"gold\": {gold}}}\n");
+    [0, 0, 1].map(document).concat()
+}
+
+/// Writes the same suite about another subject, which makes it another suite.
+pub fn suite_about(dir: &Path, subject: &str) -> PathBuf {
+    std::fs::write(dir.join("tiny.yaml"), TASK).expect("a task");
+    std::fs::write(dir.join("docs.jsonl"), documents_about(subject)).expect("documents");
     let file = dir.join("suite.yaml");
     std::fs::write(&file, "suite: s\ntasks: [tiny.yaml]\n").expect("a suite");
     file

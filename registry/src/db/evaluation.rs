@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::entity::{evaluation, revision, revision_evaluation, run, suite, worker};
+use super::entity::{evaluation, revision, revision_evaluation, run, worker};
 use super::revision::RevisionRow;
 use super::run::RunRow;
 
@@ -32,6 +32,7 @@ pub(crate) async fn insert(
     run: &RunRow,
     revision: &RevisionRow,
     key: &EvaluationKey,
+    suite_name: &str,
     architecture: Option<String>,
 ) -> Result<Uuid, DbErr> {
     let now = super::now_ms(conn).await?;
@@ -43,6 +44,7 @@ pub(crate) async fn insert(
         revision_id: Set(revision.id),
         model_digest: Set(super::blob(&key.model)),
         suite_digest: Set(super::blob(&key.suite)),
+        suite_name: Set(suite_name.to_owned()),
         dtype: Set(key.dtype.clone()),
         architecture: Set(architecture),
         state: Set(EvaluationState::Queued.as_str().to_owned()),
@@ -201,29 +203,31 @@ pub(crate) async fn pick(
 
 /// The revisions that a token holds live leases for.
 pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
-    leased(conn, token_id, evaluation::Column::RevisionId).await
+    let query = leased(conn, token_id).await?.column(evaluation::Column::RevisionId);
+    query.into_tuple().all(conn).await
 }
 
-/// The suites that a token holds live leases for.
-pub(crate) async fn leased_suites(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<Digest>, DbErr> {
-    let rows: Vec<Vec<u8>> = leased(conn, token_id, evaluation::Column::SuiteDigest).await?;
-    rows.iter().map(|row| super::digest(row)).collect()
+/// The suites that a token holds live leases for, with the names that they have there.
+pub(crate) async fn leased_suites(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<(Digest, String)>, DbErr> {
+    let rows: Vec<(Vec<u8>, String)> = leased(conn, token_id)
+        .await?
+        .column(evaluation::Column::SuiteDigest)
+        .column(evaluation::Column::SuiteName)
+        .into_tuple()
+        .all(conn)
+        .await?;
+    rows.into_iter()
+        .map(|(digest, name)| Ok((super::digest(&digest)?, name)))
+        .collect()
 }
 
-async fn leased<T>(conn: &impl ConnectionTrait, token_id: Uuid, column: evaluation::Column) -> Result<Vec<T>, DbErr>
-where
-    T: sea_orm::TryGetable + Send + Sync,
-    (T,): sea_orm::TryGetableMany,
-{
+async fn leased(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<sea_orm::Select<evaluation::Entity>, DbErr> {
     let now = super::now_ms(conn).await?;
-    let query = evaluation::Entity::find()
+    Ok(evaluation::Entity::find()
         .select_only()
-        .column(column)
         .filter(evaluation::Column::TokenId.eq(token_id))
         .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
-        .filter(evaluation::Column::LeaseExpiresAtMs.gt(now));
-    let rows: Vec<(T,)> = query.into_tuple().all(conn).await?;
-    Ok(rows.into_iter().map(|(value,)| value).collect())
+        .filter(evaluation::Column::LeaseExpiresAtMs.gt(now)))
 }
 
 /// What a list of evaluations is narrowed to.
@@ -242,7 +246,6 @@ struct Names {
     run_name: String,
     step: i64,
     checkpoint_digest: Option<Vec<u8>>,
-    suite_name: String,
 }
 
 /// Evaluations as the API shows them, by id, those after `after` only: linked to runs that `pattern` matches, each shown
@@ -312,7 +315,6 @@ async fn names(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<HashMap<Uuid
         .column_as(run::Column::Name, "run_name")
         .column(revision::Column::Step)
         .column(revision::Column::CheckpointDigest)
-        .column_as(suite::Column::Name, "suite_name")
         .join(
             JoinType::InnerJoin,
             to(evaluation::Entity::belongs_to(run::Entity)
@@ -327,20 +329,13 @@ async fn names(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<HashMap<Uuid
                 .to(revision::Column::Id)
                 .into()),
         )
-        .join(
-            JoinType::InnerJoin,
-            to(evaluation::Entity::belongs_to(suite::Entity)
-                .from(evaluation::Column::SuiteDigest)
-                .to(suite::Column::Digest)
-                .into()),
-        )
         .filter(evaluation::Column::Id.is_in(ids.iter().copied()));
     let rows: Vec<Names> = query.into_model().all(conn).await?;
     Ok(rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
 fn describe(row: EvaluationModel, names: &mut HashMap<Uuid, Names>) -> Result<Evaluation, DbErr> {
-    let missing = || DbErr::RecordNotFound(format!("run, revision or suite of evaluation {}", row.id));
+    let missing = || DbErr::RecordNotFound(format!("run or revision of evaluation {}", row.id));
     let names = names.remove(&row.id).ok_or_else(missing)?;
     let checkpoint = names.checkpoint_digest.as_deref().ok_or_else(missing)?;
     Ok(Evaluation {
@@ -349,7 +344,7 @@ fn describe(row: EvaluationModel, names: &mut HashMap<Uuid, Names>) -> Result<Ev
         step: names.step.unsigned_abs(),
         checkpoint: super::digest(checkpoint)?,
         model_digest: super::digest(&row.model_digest)?,
-        suite: names.suite_name,
+        suite: row.suite_name,
         suite_digest: super::digest(&row.suite_digest)?,
         dtype: row.dtype,
         architecture: row.architecture,

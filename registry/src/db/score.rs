@@ -13,7 +13,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::entity::{evaluation, revision, revision_evaluation, sample_log, score, suite};
+use super::entity::{evaluation, revision, revision_evaluation, sample_log, score};
 
 /// Replaces the scores of one task of an evaluation.
 pub(crate) async fn replace_task(
@@ -272,15 +272,10 @@ async fn rows(
 }
 
 async fn suites(conn: &impl ConnectionTrait, ids: &BTreeSet<Uuid>) -> Result<BTreeMap<Uuid, String>, DbErr> {
-    let of_suite: sea_orm::RelationDef = evaluation::Entity::belongs_to(suite::Entity)
-        .from(evaluation::Column::SuiteDigest)
-        .to(suite::Column::Digest)
-        .into();
     let rows: Vec<(Uuid, String)> = evaluation::Entity::find()
         .select_only()
         .column(evaluation::Column::Id)
-        .column(suite::Column::Name)
-        .join(sea_orm::JoinType::InnerJoin, of_suite)
+        .column(evaluation::Column::SuiteName)
         .filter(evaluation::Column::Id.is_in(ids.iter().copied()))
         .into_tuple()
         .all(conn)

@@ -9,96 +9,129 @@ use uuid::Uuid;
 
 use super::entity::{binding, suite, suite_pattern};
 
-/// Keeps a suite and the runs that it is for; whether it is new.
+/// Keeps a suite and the runs that it is for, under the name that it has for them.
 pub(crate) async fn insert(
     conn: &impl ConnectionTrait,
     digest: &Digest,
     definition: &SuiteDefinition,
     size_bytes: u64,
     pattern: &RunPattern,
-) -> Result<bool, DbErr> {
-    let known = suite::Entity::find_by_id(super::blob(digest))
-        .one(conn)
-        .await?
-        .is_some();
-    if !known {
-        let row = suite::ActiveModel {
-            digest: Set(super::blob(digest)),
-            name: Set(definition.suite.clone()),
-            definition: Set(super::to_json(definition)?),
-            size_bytes: Set(super::signed(size_bytes)),
-            created_at_ms: Set(super::now_ms(conn).await?),
-        };
-        suite::Entity::insert(row).exec_without_returning(conn).await?;
-    }
-    let row = suite_pattern::ActiveModel {
-        suite_digest: Set(super::blob(digest)),
-        pattern: Set(pattern.to_string()),
+) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let row = suite::ActiveModel {
+        digest: Set(super::blob(digest)),
+        name: Set(definition.suite.clone()),
+        definition: Set(super::to_json(definition)?),
+        size_bytes: Set(super::signed(size_bytes)),
+        created_at_ms: Set(now),
     };
-    let once = OnConflict::columns([suite_pattern::Column::SuiteDigest, suite_pattern::Column::Pattern])
-        .do_nothing()
-        .to_owned();
-    suite_pattern::Entity::insert(row)
+    let once = OnConflict::column(suite::Column::Digest).do_nothing().to_owned();
+    suite::Entity::insert(row)
         .on_conflict(once)
         .try_insert()
         .exec_without_returning(conn)
         .await?;
-    Ok(!known)
+    let row = suite_pattern::ActiveModel {
+        suite_digest: Set(super::blob(digest)),
+        pattern: Set(pattern.to_string()),
+        name: Set(definition.suite.clone()),
+        created_at_ms: Set(now),
+    };
+    let renamed = OnConflict::columns([suite_pattern::Column::SuiteDigest, suite_pattern::Column::Pattern])
+        .update_column(suite_pattern::Column::Name)
+        .to_owned();
+    suite_pattern::Entity::insert(row)
+        .on_conflict(renamed)
+        .exec_without_returning(conn)
+        .await?;
+    Ok(())
 }
 
-/// A suite with its definition and the patterns that it was uploaded for.
+/// A suite with the uploads that made it known.
 #[derive(Debug, Clone)]
 pub(crate) struct SuiteRow {
-    pub(crate) suite: Suite,
-    pub(crate) definition: SuiteDefinition,
-    pub(crate) patterns: Vec<RunPattern>,
+    pub(crate) digest: Digest,
+    /// As it was first uploaded, by whomever: its name is not to be shown.
+    definition: SuiteDefinition,
+    size_bytes: u64,
+    /// The oldest first.
+    uploads: Vec<Upload>,
 }
 
-fn suite_row(row: suite::Model, patterns: Vec<RunPattern>) -> Result<SuiteRow, DbErr> {
-    let definition: SuiteDefinition = super::from_json(row.definition)?;
-    let suite = Suite {
-        digest: super::digest(&row.digest)?,
-        suite: row.name,
-        tasks: definition.tasks.iter().map(|task| task.task.clone()).collect(),
-        limit: definition.limit,
-        num_fewshot: definition.num_fewshot,
-        size_bytes: row.size_bytes.unsigned_abs(),
-        created_at: super::time(row.created_at_ms),
+#[derive(Debug, Clone)]
+struct Upload {
+    pattern: RunPattern,
+    name: String,
+    created_at_ms: i64,
+}
+
+impl SuiteRow {
+    /// The suite as who reads runs of `pattern` knows it: by the newest upload's name, since the first upload. `None`
+    /// when no upload was for any of them.
+    pub(crate) fn known_to(&self, pattern: &RunPattern) -> Option<Suite> {
+        let mut uploads = self.uploads.iter().filter(|upload| upload.pattern.intersects(pattern));
+        let first = uploads.next()?;
+        let newest = uploads.next_back().unwrap_or(first);
+        Some(Suite {
+            digest: self.digest,
+            suite: newest.name.clone(),
+            tasks: self.tasks(),
+            limit: self.definition.limit,
+            num_fewshot: self.definition.num_fewshot,
+            size_bytes: self.size_bytes,
+            created_at: super::time(first.created_at_ms),
+        })
+    }
+
+    /// The definition under a name that the caller knows.
+    pub(crate) fn named(self, name: String) -> SuiteDefinition {
+        SuiteDefinition {
+            suite: name,
+            ..self.definition
+        }
+    }
+
+    /// The names of its tasks.
+    pub(crate) fn tasks(&self) -> Vec<String> {
+        self.definition.tasks.iter().map(|task| task.task.clone()).collect()
+    }
+}
+
+async fn suite_row(conn: &impl ConnectionTrait, row: suite::Model) -> Result<SuiteRow, DbErr> {
+    let uploads = suite_pattern::Entity::find()
+        .filter(suite_pattern::Column::SuiteDigest.eq(row.digest.as_slice()))
+        .order_by_asc(suite_pattern::Column::CreatedAtMs)
+        .all(conn)
+        .await?;
+    let upload = |row: suite_pattern::Model| {
+        Ok(Upload {
+            pattern: row.pattern.parse().map_err(DbErr::Type)?,
+            name: row.name,
+            created_at_ms: row.created_at_ms,
+        })
     };
     Ok(SuiteRow {
-        suite,
-        definition,
-        patterns,
+        digest: super::digest(&row.digest)?,
+        definition: super::from_json(row.definition)?,
+        size_bytes: row.size_bytes.unsigned_abs(),
+        uploads: uploads.into_iter().map(upload).collect::<Result<_, DbErr>>()?,
     })
-}
-
-async fn patterns(conn: &impl ConnectionTrait, digest: &[u8]) -> Result<Vec<RunPattern>, DbErr> {
-    let query = suite_pattern::Entity::find().filter(suite_pattern::Column::SuiteDigest.eq(digest));
-    let rows = query.all(conn).await?;
-    rows.into_iter()
-        .map(|row| row.pattern.parse().map_err(DbErr::Type))
-        .collect()
 }
 
 /// The suite of that digest.
 pub(crate) async fn find(conn: &impl ConnectionTrait, digest: &Digest) -> Result<Option<SuiteRow>, DbErr> {
-    let Some(row) = suite::Entity::find_by_id(super::blob(digest)).one(conn).await? else {
-        return Ok(None);
-    };
-    let patterns = patterns(conn, &row.digest).await?;
-    suite_row(row, patterns).map(Some)
+    match suite::Entity::find_by_id(super::blob(digest)).one(conn).await? {
+        Some(row) => suite_row(conn, row).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// All suites, the oldest first.
 pub(crate) async fn list(conn: &impl ConnectionTrait) -> Result<Vec<SuiteRow>, DbErr> {
     let mut suites = Vec::new();
-    for row in suite::Entity::find()
-        .order_by_asc(suite::Column::CreatedAtMs)
-        .all(conn)
-        .await?
-    {
-        let patterns = patterns(conn, &row.digest).await?;
-        suites.push(suite_row(row, patterns)?);
+    let query = suite::Entity::find().order_by_asc(suite::Column::CreatedAtMs);
+    for row in query.all(conn).await? {
+        suites.push(suite_row(conn, row).await?);
     }
     Ok(suites)
 }
@@ -119,19 +152,20 @@ fn binding_row(row: binding::Model) -> Result<Binding, DbErr> {
 pub(crate) async fn bind(
     conn: &impl ConnectionTrait,
     pattern: &RunPattern,
-    suite: &Suite,
+    digest: &Digest,
+    name: &str,
     dtype: &str,
 ) -> Result<Binding, DbErr> {
     binding::Entity::delete_many()
         .filter(binding::Column::Pattern.eq(pattern.to_string()))
-        .filter(binding::Column::SuiteName.eq(suite.suite.as_str()))
+        .filter(binding::Column::SuiteName.eq(name))
         .exec(conn)
         .await?;
     let row = binding::ActiveModel {
         id: Set(Uuid::now_v7()),
         pattern: Set(pattern.to_string()),
-        suite_name: Set(suite.suite.clone()),
-        suite_digest: Set(super::blob(&suite.digest)),
+        suite_name: Set(name.to_owned()),
+        suite_digest: Set(super::blob(digest)),
         dtype: Set(dtype.to_owned()),
         created_at_ms: Set(super::now_ms(conn).await?),
     };

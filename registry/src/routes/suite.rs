@@ -92,9 +92,7 @@ async fn get_suite(
     caller: Caller,
     Path(digest): Path<String>,
 ) -> ApiResult<Json<fineline_format::suite::SuiteDefinition>> {
-    Ok(Json(
-        service::suite::get(&app, &caller, parse(&digest)?).await?.definition,
-    ))
+    Ok(Json(service::suite::get(&app, &caller, parse(&digest)?).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -35,7 +35,15 @@ pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revis
             db::evaluation::link(txn, revision.id, id).await?;
             continue;
         }
-        let id = db::evaluation::insert(txn, run, revision, &key, architecture(txn, checkpoint).await?).await?;
+        let id = db::evaluation::insert(
+            txn,
+            run,
+            revision,
+            &key,
+            &binding.suite,
+            architecture(txn, checkpoint).await?,
+        )
+        .await?;
         db::evaluation::link(txn, revision.id, id).await?;
         let data = json!({ "evaluation": id, "suite": binding.suite, "dtype": key.dtype });
         db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;

@@ -100,10 +100,9 @@ async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEval
     db::score::clear(&txn, id).await?;
     db::evaluation::save(&txn, row).await?;
     let suite = db::suite::find(&txn, &suite_digest).await?;
-    let suite = suite
-        .ok_or_else(|| ApiError::internal("an evaluation has no suite"))?
-        .definition;
+    let suite = suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))?;
     let evaluation = shown(&txn, id).await?;
+    let suite = suite.named(evaluation.suite.clone());
     txn.commit().await?;
     Ok(Some(Lease {
         token,
@@ -277,7 +276,7 @@ async fn tasks(txn: &DatabaseTransaction, row: &EvaluationModel) -> ApiResult<Ve
         .map_err(ApiError::internal)?;
     let suite = db::suite::find(txn, &digest).await?;
     let suite = suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))?;
-    Ok(suite.suite.tasks)
+    Ok(suite.tasks())
 }
 
 async fn require_task(txn: &DatabaseTransaction, row: &EvaluationModel, task: &str) -> ApiResult<()> {

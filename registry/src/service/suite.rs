@@ -42,7 +42,7 @@ fn require_pattern(caller: &Caller, pattern: &RunPattern) -> ApiResult<()> {
     Err(ApiError::new(ErrorCode::Forbidden, message))
 }
 
-/// Keeps a suite; whether it is new.
+/// Keeps a suite; whether it is new to the caller, who may not know of another's that holds the same files.
 ///
 /// # Errors
 /// 403 for runs that are not the caller's, 422 for a definition or a task that is refused, or a file that is missing,
@@ -80,14 +80,13 @@ pub(crate) async fn create(app: &App, caller: &Caller, upload: Upload) -> ApiRes
     }
     let digest = definition.digest();
     let txn = db::write_txn(&app.db).await?;
-    let new = db::suite::insert(&txn, &digest, &definition, size_bytes, &upload.pattern).await?;
-    let row = db::suite::find(&txn, &digest).await?;
+    let known = |row: Option<SuiteRow>| row.and_then(|row| row.known_to(&caller.pattern));
+    let new = known(db::suite::find(&txn, &digest).await?).is_none();
+    db::suite::insert(&txn, &digest, &definition, size_bytes, &upload.pattern).await?;
+    let suite = known(db::suite::find(&txn, &digest).await?);
     txn.commit().await?;
-    Ok((
-        row.ok_or_else(|| ApiError::internal("a suite just kept is not there"))?
-            .suite,
-        new,
-    ))
+    let suite = suite.ok_or_else(|| ApiError::internal("a suite just kept is not there"))?;
+    Ok((suite, new))
 }
 
 fn check_task<'a>(name: &str, yaml: &[u8], splits: impl Iterator<Item = &'a String>) -> ApiResult<()> {
@@ -109,44 +108,37 @@ fn check_task<'a>(name: &str, yaml: &[u8], splits: impl Iterator<Item = &'a Stri
     }
 }
 
-/// Whether the caller may know of a suite: it was uploaded for, or bound to, runs that it may read; a worker only what
-/// it holds a lease for.
-async fn visible(app: &App, caller: &Caller, suite: &SuiteRow) -> ApiResult<bool> {
+/// The name by which the caller may know of a suite: it was uploaded for runs that it may read; a worker knows only
+/// what it holds a lease for.
+async fn known_name(app: &App, caller: &Caller, suite: &SuiteRow) -> ApiResult<Option<String>> {
     if caller.has(Scope::Read) {
-        return Ok(suite.patterns.iter().any(|pattern| pattern.intersects(&caller.pattern)));
+        return Ok(suite.known_to(&caller.pattern).map(|suite| suite.suite));
     }
     let Some(token_id) = caller.token_id else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(db::evaluation::leased_suites(app.db.reader(), token_id)
-        .await?
-        .contains(&suite.suite.digest))
+    let leased = db::evaluation::leased_suites(app.db.reader(), token_id).await?;
+    Ok(leased
+        .into_iter()
+        .find_map(|(digest, name)| (digest == suite.digest).then_some(name)))
 }
 
 /// The suites that the caller may know of.
 pub(crate) async fn list(app: &App, caller: &Caller) -> ApiResult<Vec<Suite>> {
     caller.require(Scope::Read)?;
-    let mut suites = Vec::new();
-    for row in db::suite::list(app.db.reader()).await? {
-        if visible(app, caller, &row).await? {
-            suites.push(row.suite);
-        }
-    }
-    Ok(suites)
+    let rows = db::suite::list(app.db.reader()).await?;
+    Ok(rows.iter().filter_map(|row| row.known_to(&caller.pattern)).collect())
 }
 
-/// A suite.
+/// A suite's definition.
 ///
 /// # Errors
 /// 404 when there is none that the caller may know of.
-pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult<SuiteRow> {
+pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult<SuiteDefinition> {
     let unknown = || ApiError::not_found(format!("suite `{digest}`"));
     let row = db::suite::find(app.db.reader(), &digest).await?.ok_or_else(unknown)?;
-    if visible(app, caller, &row).await? {
-        Ok(row)
-    } else {
-        Err(unknown())
-    }
+    let name = known_name(app, caller, &row).await?.ok_or_else(unknown)?;
+    Ok(row.named(name))
 }
 
 /// A file of a suite.
@@ -154,8 +146,8 @@ pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult
 /// # Errors
 /// 404 when the suite, or the file in it, is none that the caller may know of.
 pub(crate) async fn blob(app: &App, caller: &Caller, digest: Digest, blob: Digest) -> ApiResult<Bytes> {
-    let row = get(app, caller, digest).await?;
-    if !row.definition.blobs().any(|known| known.digest == blob) {
+    let definition = get(app, caller, digest).await?;
+    if !definition.blobs().any(|known| known.digest == blob) {
         return Err(ApiError::not_found(format!("file `{blob}` in suite `{digest}`")));
     }
     content::read_content(app, &blob).await
@@ -167,10 +159,10 @@ pub(crate) async fn blob(app: &App, caller: &Caller, digest: Digest, blob: Diges
 /// 403 for runs that are not the caller's, 404 for the suite, 400 for a dtype that is none.
 pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiResult<Binding> {
     require_pattern(caller, &new.pattern)?;
-    let suite = get(app, caller, new.suite).await?.suite;
+    let name = get(app, caller, new.suite).await?.suite;
     let dtype: EvalDtype = new.dtype.parse().map_err(ApiError::invalid)?;
     let txn = db::write_txn(&app.db).await?;
-    let mut binding = db::suite::bind(&txn, &new.pattern, &suite, dtype.as_str()).await?;
+    let mut binding = db::suite::bind(&txn, &new.pattern, &new.suite, &name, dtype.as_str()).await?;
     txn.commit().await?;
     if new.backfill {
         binding.n_queued = backfill(app, &new.pattern).await?;

@@ -15,6 +15,7 @@ pub(crate) struct Model {
     pub(crate) model_digest: Vec<u8>,
     #[sea_orm(column_type = "Blob")]
     pub(crate) suite_digest: Vec<u8>,
+    pub(crate) suite_name: String,
     pub(crate) dtype: String,
     pub(crate) architecture: Option<String>,
     pub(crate) state: String,

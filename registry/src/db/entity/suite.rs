@@ -8,6 +8,7 @@ use sea_orm::entity::prelude::*;
 pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub(crate) digest: Vec<u8>,
+    /// As it was first uploaded, by whomever; what is shown stands in `suite_pattern`.
     pub(crate) name: String,
     pub(crate) definition: Json,
     pub(crate) size_bytes: i64,

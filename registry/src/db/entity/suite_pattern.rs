@@ -10,6 +10,8 @@ pub(crate) struct Model {
     pub(crate) suite_digest: Vec<u8>,
     #[sea_orm(primary_key, auto_increment = false)]
     pub(crate) pattern: String,
+    pub(crate) name: String,
+    pub(crate) created_at_ms: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
