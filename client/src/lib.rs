@@ -36,7 +36,20 @@
 //!
 //! **Invariant:** nothing of the server's own crates is needed to speak to it.
 
+extern crate self as fineline_client;
+
+/// A named point at which a test may kill the process; nothing at all in a build without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        fail::fail_point!($name);
+    };
+}
+
 mod http;
+
+#[doc(hidden)]
+pub mod cli;
 
 mod checkpoint;
 mod chunk;

@@ -106,7 +106,9 @@ pub async fn push(
         sent_chunks: 0,
         warnings: Vec::new(),
     };
+    fail_point!("push.hashed");
     let mut session = client.create_push_session(run, &request).await?;
+    fail_point!("push.opened");
     if session.state == PushSessionState::Open {
         let sender = Sender::new(client, run, session.id, &prepared.files);
         match sender.send(plan, move |progress| report(progress)).await {
@@ -122,7 +124,9 @@ pub async fn push(
                 return Err(error);
             }
         }
+        fail_point!("push.sent");
         session = client.commit_push_session(run, session.id, outcome.digest).await?;
+        fail_point!("push.committed");
     }
     let session = settle(client, run, session).await?;
     outcome.unchanged = session.unchanged;

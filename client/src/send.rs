@@ -132,13 +132,18 @@ impl Sender {
             Err(Error::DigestMismatch(_)) => return Err(Error::Changed(self.files[file].location.clone())),
             result => result?,
         }
+        fail_point!("push.chunk_sent");
         self.frame_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         meter.add(size_bytes);
         Ok(())
     }
 
     async fn add_file(self, file: CheckpointFile) -> Result<()> {
-        self.client.add_push_session_file(&self.run, self.session, &file).await
+        self.client
+            .add_push_session_file(&self.run, self.session, &file)
+            .await?;
+        fail_point!("push.file_added");
+        Ok(())
     }
 
     /// Speaks to the session now and then, until the guard is dropped.

@@ -3,6 +3,14 @@
 //! Data flows one way: `worker` (HTTP, through the client) → `task` (documents to requests, answers to metrics) →
 //! `engine` (texts to log-likelihoods) → `candle` (tensors).
 
+/// A named point at which a test may kill the process; nothing at all in a build without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        fail::fail_point!($name);
+    };
+}
+
 pub mod candle;
 pub mod config;
 pub mod demo;

@@ -116,7 +116,10 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
     };
     loop {
         match client.claim_evaluation(&claim).await {
-            Ok(Some(lease)) => handle(client, options, load, lease).await,
+            Ok(Some(lease)) => {
+                fail_point!("worker.claimed");
+                handle(client, options, load, lease).await;
+            }
             Ok(None) if options.once => return Ok(()),
             Ok(None) => {}
             Err(error @ (Error::Unauthorized(_) | Error::Forbidden(_))) => return Err(error.into()),

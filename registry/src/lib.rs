@@ -5,6 +5,14 @@
 //!
 //! **Invariant:** no handler touches SQL, no entity leaves `db`, no status code is known outside of `error`.
 
+/// A named point at which a test may kill the process; nothing at all in a build without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        fail::fail_point!($name);
+    };
+}
+
 mod app;
 mod auth;
 mod error;

@@ -2,6 +2,7 @@
 //! and small checkpoints.
 
 mod engine;
+mod kill;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite};
+pub use kill::{KILL_AT, die_at_fail_point};
 
 /// A server that ends with the test.
 #[derive(Debug)]

@@ -111,7 +111,7 @@ enum Ending {
 type Outcome = anyhow::Result<Ending>;
 
 /// Reads the command line, does what it says, and gives the exit code.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

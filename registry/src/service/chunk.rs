@@ -104,7 +104,9 @@ async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<
     let txn = db::write_txn(&app.db).await?;
     db::frame::intend(&txn, id, &digest, body.len()).await?;
     txn.commit().await?;
+    fail_point!("chunk.intended");
     app.store.put_frame(id, body).await.map_err(store_error)?;
+    fail_point!("chunk.stored");
     Ok(Some(id))
 }
 
