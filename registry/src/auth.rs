@@ -58,6 +58,19 @@ impl Caller {
         Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask an administrator for a token that has it"))
     }
 
+    /// Demands a scope for every run: what concerns the whole registry tells of all of them.
+    ///
+    /// # Errors
+    /// As [`Caller::require`]; 403 for a token that is for some runs only.
+    pub(crate) fn require_whole(&self, scope: Scope) -> ApiResult<()> {
+        self.require(scope)?;
+        if self.pattern == RunPattern::All {
+            return Ok(());
+        }
+        let message = format!("this token is for `{}`, and this concerns all runs", self.pattern);
+        Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask for a token for `*`"))
+    }
+
     /// The run, when the caller may know of it and bears `scope`. A caller that reads by lease passes a demand for
     /// `Read`; what it then may read is decided by its leases (`service::possession`).
     ///

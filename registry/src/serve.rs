@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use fineline_api::{CreateToken, RunPattern, Scope};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::app::{App, Options};
+use crate::app::{App, DEFAULT_GRACE, Options};
 use crate::commands::failure::UserError;
 use crate::db::Db;
 use crate::router;
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// Whether everybody may read every run.
     pub anonymous_read: bool,
+    /// How long what nothing needs is kept before it is deleted; a push session lasts two thirds of it at the most.
+    pub grace: Duration,
 }
 
 impl ServeOptions {
@@ -45,6 +48,7 @@ impl ServeOptions {
             store: None,
             public_url: None,
             anonymous_read: false,
+            grace: DEFAULT_GRACE,
         }
     }
 }
@@ -153,6 +157,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     let chosen = Options {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
+        grace: options.grace,
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

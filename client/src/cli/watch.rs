@@ -53,6 +53,7 @@ async fn follow(context: &Context, client: &Client, command: &Watch) -> Outcome 
 
 fn told(event: &Event) -> String {
     let what = match event.kind {
+        EventKind::CheckpointDeleted => "was deleted",
         EventKind::CheckpointReady => "is ready",
         EventKind::CheckpointFailed => "failed verification",
         EventKind::EvaluationQueued => "has an evaluation queued",

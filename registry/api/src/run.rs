@@ -7,6 +7,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::deletion::Retention;
 use crate::text::string_schema;
 
 /// The longest namespace or name, in bytes.
@@ -276,6 +277,9 @@ pub struct Run {
     pub run: RunName,
     /// What describes it.
     pub attributes: RunAttributes,
+    /// Which steps it keeps; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// Ready checkpoints, current revisions only.
     pub n_checkpoints: u64,
     /// The newest ready step.

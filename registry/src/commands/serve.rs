@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -24,9 +25,21 @@ pub(crate) struct ServeArgs {
     /// The embedded evaluator: `cpu`, `cuda:N` or `off`.
     #[arg(long, env = "FINELINE_EVALUATOR", default_value = "cpu")]
     evaluator: Evaluator,
+    /// How long content that nothing needs any more is kept before it is deleted (`3d`, `12h`). A push that takes longer
+    /// than two thirds of it is given up.
+    #[arg(long, env = "FINELINE_GRACE", default_value = "3d", value_parser = grace)]
+    grace: Duration,
     /// Let everybody who reaches the server read every run.
     #[arg(long, env = "FINELINE_ANONYMOUS_READ")]
     anonymous_read: bool,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if grace < Duration::from_secs(1) {
+        return Err("it must be a second at least, and should be longer than any push".to_owned());
+    }
+    Ok(grace)
 }
 
 /// Where a registry keeps what it holds.
@@ -63,6 +76,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         listen: args.listen,
         public_url: args.public_url,
         anonymous_read: args.anonymous_read,
+        grace: args.grace,
         ..args.data.options()
     };
     let server = serve::start(options).await?;

@@ -6,10 +6,12 @@
 mod entity;
 
 pub(crate) mod checkpoint;
+pub(crate) mod collect;
 pub(crate) mod evaluation;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod frame;
+pub(crate) mod kept;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod revision;
@@ -54,7 +56,7 @@ impl Db {
     /// When the database can't be opened or a migration fails.
     pub(crate) async fn open(url: &str) -> Result<Self, DbErr> {
         let writer = connect(url, 1).await?;
-        Migrator::up(&writer, None).await?;
+        migrate(&writer).await?;
         Ok(Self {
             reader: connect(url, MAX_READERS).await?,
             writer,
@@ -65,6 +67,23 @@ impl Db {
     pub(crate) fn reader(&self) -> &DatabaseConnection {
         &self.reader
     }
+}
+
+/// Runs what is missing in one transaction: a process that is killed in the middle leaves the schema as it was, and two
+/// that start at once do it one after the other.
+async fn migrate(writer: &DatabaseConnection) -> Result<(), DbErr> {
+    let txn = begin(writer).await?;
+    Migrator::up(&txn, None).await?;
+    fail_point!("migrate.before_commit");
+    txn.commit().await
+}
+
+async fn begin(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    writer.begin_with_options(options).await
 }
 
 async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, DbErr> {
@@ -91,11 +110,7 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
 /// # Errors
 /// When the database is down or stays locked.
 pub(crate) async fn write_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    db.writer.begin_with_options(options).await
+    begin(&db.writer).await
 }
 
 /// Now, by the database's clock, in Unix milliseconds.

@@ -135,7 +135,7 @@ pub(crate) async fn other_step_of_label(
         .filter(revision::Column::Step.ne(super::signed(step)))
         .filter(
             Condition::any()
-                .add(revision::Column::Current.eq(true))
+                .add(is_current())
                 .add(revision::Column::State.is_in(alive)),
         );
     let step: Option<i64> = query.into_tuple().one(conn).await?;
@@ -151,12 +151,17 @@ pub(super) fn is(state: CheckpointState) -> Condition {
     Condition::all().add(revision::Column::State.eq(state.as_str()))
 }
 
+/// What a step points to: the current revision, unless it was deleted.
+fn is_current() -> Condition {
+    is(CheckpointState::Ready).add(revision::Column::Current.eq(true))
+}
+
 /// The ready revision that the step of a run points to.
 pub(crate) async fn current(conn: &impl ConnectionTrait, run_id: i64, step: u64) -> Result<Option<RevisionRow>, DbErr> {
     let query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::Step.eq(super::signed(step)))
-        .filter(revision::Column::Current.eq(true));
+        .filter(is_current());
     query.one(conn).await?.map(revision_row).transpose()
 }
 
@@ -184,7 +189,7 @@ pub(crate) async fn by_label(
     let query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::Label.eq(label))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .order_by_desc(revision::Column::Step);
     query.one(conn).await?.map(revision_row).transpose()
 }
@@ -197,7 +202,7 @@ pub(crate) async fn latest(
 ) -> Result<Option<RevisionRow>, DbErr> {
     let mut query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .order_by_desc(revision::Column::Step);
     if let Some(before) = before {
         query = query.filter(revision::Column::Step.lt(super::signed(before)));
@@ -217,12 +222,76 @@ pub(crate) async fn steps_with_weights(
         .column(revision::Column::Step)
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::WeightsDigest.eq(super::blob(weights)))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .filter(revision::Column::Step.ne(super::signed(step)))
         .order_by_asc(revision::Column::Step)
         .limit(10);
     let steps: Vec<i64> = query.into_tuple().all(conn).await?;
     Ok(steps.into_iter().map(i64::unsigned_abs).collect())
+}
+
+/// The checkpoints of a run's ready revisions with the revisions' ids, behind `after`.
+pub(crate) async fn ready_checkpoints(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    after: i64,
+    limit: u64,
+) -> Result<Vec<(i64, Digest)>, DbErr> {
+    let query = revision::Entity::find()
+        .select_only()
+        .columns([revision::Column::Id, revision::Column::CheckpointDigest])
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Id.gt(after))
+        .filter(is(CheckpointState::Ready))
+        .order_by_asc(revision::Column::Id)
+        .limit(limit);
+    let rows: Vec<(i64, Vec<u8>)> = query.into_tuple().all(conn).await?;
+    rows.into_iter()
+        .map(|(id, digest)| Ok((id, super::digest(&digest)?)))
+        .collect()
+}
+
+/// All ready revisions of a step, or of a checkpoint, the current one first.
+pub(crate) async fn ready_ones(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    of: Of<'_>,
+) -> Result<Vec<RevisionRow>, DbErr> {
+    let narrowed = match of {
+        Of::Step(step) => revision::Column::Step.eq(super::signed(step)),
+        Of::Checkpoint(digest) => revision::Column::CheckpointDigest.eq(super::blob(digest)),
+    };
+    let query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(narrowed)
+        .filter(is(CheckpointState::Ready))
+        .order_by_desc(revision::Column::Current)
+        .order_by_desc(revision::Column::Id);
+    query.all(conn).await?.into_iter().map(revision_row).collect()
+}
+
+/// What revisions are asked for by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Step(u64),
+    Checkpoint(&'a Digest),
+}
+
+/// A ready revision is taken away: its step points to nothing readable any more, its scores stay. Whether it was ready.
+pub(crate) async fn set_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<bool, DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Deleted.as_str()))
+        .filter(revision::Column::Id.eq(id))
+        .filter(is(CheckpointState::Ready));
+    Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// All revisions of a run are taken away, whatever their state.
+pub(crate) async fn set_all_deleted(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Deleted.as_str()))
+        .filter(revision::Column::RunId.eq(run_id));
+    update.exec(conn).await.map(|_| ())
 }
 
 /// What a list of revisions is narrowed to.

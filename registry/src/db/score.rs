@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fineline_api::score::OWN_HARNESS;
-use fineline_api::{PostScores, RunName, Score, TaskScore};
+use fineline_api::{CheckpointState, PostScores, RunName, Score, TaskScore};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, OnConflict};
 use sea_orm::{
@@ -110,6 +110,15 @@ pub(crate) async fn post(conn: &impl ConnectionTrait, revision_id: i64, new: &Po
     Ok(())
 }
 
+/// Takes away the scores from outside that were posted for a revision.
+pub(crate) async fn delete_posted(conn: &impl ConnectionTrait, revision_id: i64) -> Result<(), DbErr> {
+    score::Entity::delete_many()
+        .filter(score::Column::RevisionId.eq(revision_id))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
 /// What a list of scores is narrowed to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ScoreFilter {
@@ -179,7 +188,7 @@ pub(crate) async fn list(
     Ok(found)
 }
 
-/// Ready revisions that the filter lets pass, by step and id, from that pair on.
+/// Ready and deleted revisions that the filter lets pass, by step and id, from that pair on: what was measured stays.
 async fn revisions(
     conn: &impl ConnectionTrait,
     run_id: i64,
@@ -188,7 +197,11 @@ async fn revisions(
 ) -> Result<Vec<revision::Model>, DbErr> {
     let mut query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
-        .filter(revision::Column::State.eq(fineline_api::CheckpointState::Ready.as_str()));
+        .filter(
+            revision::Column::State
+                .is_in([CheckpointState::Ready, CheckpointState::Deleted].map(CheckpointState::as_str)),
+        )
+        .filter(revision::Column::CheckpointDigest.is_not_null());
     if let Some(min) = filter.step_min {
         query = query.filter(revision::Column::Step.gte(super::signed(min)));
     }

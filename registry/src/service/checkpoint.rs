@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fineline_api::reference::LATEST;
 use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, Event, Page, Reference, Scope, Tensor};
-use fineline_format::{Digest, FileEntry, weights};
+use fineline_format::{Digest, FileEntry, Manifest, weights};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -55,6 +55,24 @@ async fn by_name(app: &App, run: &RunRow, name: &str) -> ApiResult<Option<Revisi
         return Ok(db::revision::latest(conn, run.id, None).await?);
     }
     Ok(db::revision::by_label(conn, run.id, name).await?)
+}
+
+/// Whether a checkpoint is known and everything that it needs is stored, as far as is known.
+pub(crate) async fn is_whole(app: &App, checkpoint: &Digest) -> ApiResult<bool> {
+    let conn = app.db.reader();
+    let rows = db::checkpoint::find_many(conn, &[*checkpoint]).await?;
+    let Some(row) = rows.get(checkpoint) else {
+        return Ok(false);
+    };
+    let manifest = Manifest::from_json(&row.manifest).map_err(ApiError::internal)?;
+    for entry in manifest.files() {
+        let file = db::file::find(conn, &entry.digest).await?;
+        match file.filter(|file| file.size_bytes == entry.size_bytes) {
+            Some(file) if content::is_sound(app, &file).await? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Revisions as the API shows them.

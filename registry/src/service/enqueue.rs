@@ -1,15 +1,16 @@
 //! Evaluation starts by itself: queueing what the suites bound to a run ask of a step.
 
-use fineline_api::{EventKind, Scope};
+use fineline_api::{CheckpointState, EvaluationState, EventKind, Scope};
 use fineline_format::Digest;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::db;
-use crate::db::evaluation::EvaluationKey;
+use crate::db::evaluation::{EvaluationKey, EvaluationModel};
 use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
+use crate::service::lease;
 
 /// Queues, in the transaction that makes a revision evaluable, an evaluation for every suite bound to its run. One that
 /// the namespace has already for the same model, suite and dtype is shown instead, when this run's own readers may read
@@ -31,8 +32,15 @@ pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revis
             suite: binding.suite_digest,
             dtype: binding.dtype,
         };
-        if let Some(id) = reusable(txn, run, &key).await? {
-            db::evaluation::link(txn, revision.id, id).await?;
+        if let Some(found) = reusable(txn, run, &key).await? {
+            db::evaluation::link(txn, revision.id, found.id).await?;
+            if !is_orphan(txn, run, &found).await? {
+                continue;
+            }
+            let data = json!({ "evaluation": found.id, "suite": binding.suite, "dtype": key.dtype });
+            lease::queue_anew(txn, found, revision.id).await?;
+            db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;
+            n_queued += 1;
             continue;
         }
         let id = db::evaluation::insert(
@@ -57,14 +65,26 @@ async fn architecture(txn: &impl ConnectionTrait, checkpoint: Digest) -> ApiResu
     Ok(rows.into_values().next().and_then(|row| row.architecture))
 }
 
-/// An evaluation of that key that this run may show.
-async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey) -> ApiResult<Option<uuid::Uuid>> {
-    let found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
-    if let Some((id, _)) = found.iter().find(|(_, run_id)| *run_id == run.id) {
-        return Ok(Some(*id));
+/// Whether an evaluation was cancelled because its step was deleted.
+async fn is_orphan(txn: &impl ConnectionTrait, run: &RunRow, found: &EvaluationModel) -> ApiResult<bool> {
+    if found.run_id != run.id || found.state != EvaluationState::Cancelled.as_str() {
+        return Ok(false);
     }
-    for (id, other_id) in found {
-        let other = db::run::get(txn, other_id).await?;
+    let queued_for = db::revision::get(txn, found.revision_id).await?;
+    Ok(queued_for.state == CheckpointState::Deleted)
+}
+
+/// An evaluation of that key that this run may show.
+async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey) -> ApiResult<Option<EvaluationModel>> {
+    let mut found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
+    if let Some(own) = found.iter().position(|row| row.run_id == run.id) {
+        return Ok(Some(found.swap_remove(own)));
+    }
+    for row in found
+        .into_iter()
+        .filter(|row| row.state != EvaluationState::Cancelled.as_str())
+    {
+        let other = db::run::get(txn, row.run_id).await?;
         let tokens = db::token::list_live(txn).await?;
         let reads = |scopes: &[Scope]| scopes.iter().any(|scope| *scope != Scope::Evaluate);
         let told_of_it = tokens
@@ -72,7 +92,7 @@ async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey)
             .filter(|token| reads(&token.scopes) && token.pattern.matches(&run.name))
             .all(|token| token.pattern.matches(&other.name));
         if told_of_it {
-            return Ok(Some(id));
+            return Ok(Some(row));
         }
     }
     Ok(None)

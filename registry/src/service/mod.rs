@@ -2,16 +2,21 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod chunk;
+pub(crate) mod collect;
 pub(crate) mod commit;
 pub(crate) mod content;
+pub(crate) mod delete;
 pub(crate) mod enqueue;
 pub(crate) mod evaluation;
 pub(crate) mod examine;
 pub(crate) mod fsck;
+pub(crate) mod kept;
 pub(crate) mod lease;
+pub(crate) mod mark;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod ready;
+pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod stored_file;

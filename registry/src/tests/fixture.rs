@@ -1,10 +1,13 @@
 //! A registry for tests, and a push by its services.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::run::RunAttributes;
 use fineline_api::{
-    CheckpointFile, ChunkRef, CreatePushSession, CreateToken, PushSession, PushSessionState, RunName, RunPattern, Scope,
+    CheckpointFile, ChunkRef, CreatePushSession, CreateToken, GarbageReport, PushSession, PushSessionState, RunName,
+    RunPattern, Scope,
 };
 use fineline_format::{Digest, FileEntry, Manifest, frame};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -17,7 +20,8 @@ use crate::auth::{Caller, authenticate};
 use crate::db::run::RunRow;
 use crate::db::{self, Db};
 use crate::error::ApiResult;
-use crate::service::{chunk, commit, push_session, token, verify};
+use crate::service::fsck::{self, Problem};
+use crate::service::{chunk, collect, commit, push_session, token, verify};
 use crate::store::Store;
 
 /// A registry without its background tasks: a test verifies by itself.
@@ -56,6 +60,38 @@ impl Fixture {
         let txn = db::write_txn(&self.app.db).await.unwrap();
         txn.execute_unprepared(statement).await.unwrap();
         txn.commit().await.unwrap();
+    }
+
+    /// What `scrub` finds.
+    pub(super) async fn problems(&self) -> Vec<Problem> {
+        fsck::check(&self.app, true).await.unwrap().problems
+    }
+
+    /// Nothing is wrong with what is stored.
+    pub(super) async fn assert_sound(&self) {
+        let problems = self.problems().await;
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+
+    /// Lets time pass: everything that bears a time becomes so much older.
+    pub(super) async fn age(&self, time: Duration) {
+        let ms = time.as_millis();
+        let columns = [
+            ("possession", ["put_at_ms", "released_at_ms"]),
+            ("frame", ["created_at_ms", "condemned_at_ms"]),
+            ("push_session", ["created_at_ms", "heartbeat_at_ms"]),
+        ];
+        for (table, [a, b]) in columns {
+            self.sql(&format!("UPDATE {table} SET {a} = {a} - {ms}, {b} = {b} - {ms}"))
+                .await;
+        }
+    }
+
+    /// Marks, lets the grace pass, and sweeps.
+    pub(super) async fn collect_all(&self) -> GarbageReport {
+        collect::collect(&self.app, false).await.unwrap();
+        self.age(2 * self.app.options.grace).await;
+        collect::collect(&self.app, false).await.unwrap()
     }
 
     pub(super) async fn caller(&self, scope: Scope, pattern: RunPattern) -> Caller {

@@ -2,6 +2,7 @@
 //! workspace's own tests.
 
 mod content;
+mod delete;
 mod fixture;
 mod lease;
 mod possession;

@@ -7,6 +7,7 @@ pub(crate) mod evaluation;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod frame;
+pub(crate) mod kept_chunk;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod push_session_file;

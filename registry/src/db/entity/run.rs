@@ -12,6 +12,9 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) attributes: Json,
     pub(crate) created_at_ms: i64,
+    #[sea_orm(nullable)]
+    pub(crate) retention: Option<Json>,
+    pub(crate) deleted_at_ms: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
