@@ -284,6 +284,13 @@ pub(crate) async fn find_chunk(conn: &impl ConnectionTrait, digest: &Digest) -> 
     row.as_ref().map(chunk_row).transpose()
 }
 
+/// How many frames are in a state.
+#[cfg(test)]
+pub(crate) async fn count(conn: &impl ConnectionTrait, state: &str) -> Result<u64, DbErr> {
+    let query = frame::Entity::find().filter(frame::Column::State.eq(state));
+    query.count(conn).await
+}
+
 /// A frame as `fsck` sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct FrameRow {

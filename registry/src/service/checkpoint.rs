@@ -160,7 +160,10 @@ pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> A
     };
     let describe = |entry: &FileEntry| {
         let chunks = match rows.get(&entry.digest) {
-            Some(row) => row.chunks.clone(),
+            Some(row) => {
+                content::check_recipe(row)?;
+                row.chunks.clone()
+            }
             None if recipes => return Err(no_row(&entry.digest)),
             None => Vec::new(),
         };
@@ -176,7 +179,9 @@ pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> A
 
 async fn stored(app: &App, digest: &Digest) -> ApiResult<FileRow> {
     let row = db::file::find(app.db.reader(), digest).await?;
-    row.ok_or_else(|| no_row(digest))
+    let row = row.ok_or_else(|| no_row(digest))?;
+    content::check_recipe(&row)?;
+    Ok(row)
 }
 
 fn no_row(digest: &Digest) -> ApiError {

@@ -161,6 +161,7 @@ pub(crate) fn read_range(
 
 /// The bytes of a small file at once; the caller has bounded its size.
 pub(crate) async fn read_whole(app: &App, file: &FileRow) -> Result<Bytes, ReadError> {
+    check_recipe(file)?;
     let parts = read_range(app, &file.chunks, 0..file.size_bytes);
     let parts: Vec<Bytes> = parts.try_collect().await?;
     Ok(parts.concat().into())
@@ -258,15 +259,29 @@ pub(crate) async fn whole_row(txn: &DatabaseTransaction, file: &FileRow) -> ApiR
     Ok(Some(file.clone()))
 }
 
+/// A file whose recipe does not make its size is not read at all: what came of it would be a part.
+///
+/// # Errors
+/// [`ReadError::Damaged`] for such a one.
+pub(crate) fn check_recipe(file: &FileRow) -> Result<(), ReadError> {
+    let sum: u64 = file.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    if sum == file.size_bytes {
+        return Ok(());
+    }
+    let (digest, size) = (file.digest, file.size_bytes);
+    Err(ReadError::Damaged(format!(
+        "the recipe of file {digest} makes {sum} bytes, the file has {size}"
+    )))
+}
+
 fn digests(file: &FileRow) -> Vec<Digest> {
     file.chunks.iter().map(|chunk| chunk.digest).collect()
 }
 
 /// Whether a file's recipe adds up and every chunk of it is among those that are stored, with its size.
 pub(crate) fn is_whole(file: &FileRow, stored: &HashMap<Digest, u64>) -> bool {
-    let adds_up = file.chunks.iter().map(|chunk| chunk.size_bytes).sum::<u64>() == file.size_bytes;
     let is_stored = |chunk: &ChunkRef| stored.get(&chunk.digest) == Some(&chunk.size_bytes);
-    adds_up && file.chunks.iter().all(is_stored)
+    check_recipe(file).is_ok() && file.chunks.iter().all(is_stored)
 }
 
 /// Whether everything that a file needs is stored, as far as is known.

@@ -119,6 +119,13 @@ impl Store {
         }
     }
 
+    /// How many objects there are, whatever the database says.
+    #[cfg(test)]
+    pub(crate) async fn count_objects(&self) -> usize {
+        use futures::StreamExt;
+        self.objects.list(None).count().await
+    }
+
     fn sort_out(&self, key: &str, error: &object_store::Error) -> StoreError {
         if matches!(error, object_store::Error::NotFound { .. }) {
             return StoreError::Missing(key.to_owned());

@@ -27,17 +27,21 @@ use crate::store::Store;
 /// A registry without its background tasks: a test verifies by itself.
 pub(super) struct Fixture {
     pub(super) app: App,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", dir.path().join("fineline.db").display());
-        let db = Db::open(&url).await.unwrap();
-        let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let app = App::new(db, Store::open("memory:").unwrap(), Options::default(), metrics);
-        Self { app, _dir: dir }
+        let app = open(&dir, Store::open("memory:").unwrap()).await;
+        Self { app, dir }
+    }
+
+    /// The process is gone and another one opens what it left.
+    pub(super) async fn restart(&mut self) {
+        self.app = open(&self.dir, self.app.store.clone()).await;
+        // The claims and leases of the dead run out.
+        self.sql("UPDATE revision SET verifier_until_ms = 0").await;
     }
 
     /// A run, and one who may write to it and to no other.
@@ -103,6 +107,21 @@ impl Fixture {
         };
         let secret = token::create(&self.app.db, new).await.unwrap().secret;
         authenticate(&self.app, Some(&secret)).await.unwrap()
+    }
+}
+
+async fn open(dir: &TempDir, store: Store) -> App {
+    let url = format!("sqlite://{}", dir.path().join("fineline.db").display());
+    let db = Db::open(&url).await.unwrap();
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    App::new(db, store, Options::default(), metrics)
+}
+
+/// Verifies everything that waits for it.
+pub(super) async fn verify_all(app: &App) {
+    let verifier = Uuid::now_v7();
+    while let Some(revision) = verify::claim(app, verifier).await.unwrap() {
+        verify::verify(app, verifier, revision).await;
     }
 }
 
@@ -209,10 +228,7 @@ impl Pusher<'_> {
             push_session::add_file(self.app, &self.run, session, file).await?;
         }
         commit::commit(self.app, &self.caller, &self.run, session, meant).await?;
-        let verifier = Uuid::now_v7();
-        while let Some(revision) = verify::claim(self.app, verifier).await? {
-            verify::verify(self.app, verifier, revision).await;
-        }
+        verify_all(self.app).await;
         self.session(session).await
     }
 
