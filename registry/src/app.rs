@@ -6,6 +6,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::db::Db;
+use crate::public_url::PublicUrl;
+use crate::reached::TrustedProxy;
 use crate::store::Store;
 
 /// Chunks that are decoded and hashed at the same time, whatever the number of requests.
@@ -39,7 +41,9 @@ pub(crate) struct Options {
     /// Whether everybody may read every run.
     pub(crate) anonymous_read: bool,
     /// Where users reach the server, for absolute URLs; the request's own host when absent.
-    pub(crate) public_url: Option<String>,
+    pub(crate) public_url: Option<PublicUrl>,
+    /// Whose forwarded headers are believed.
+    pub(crate) trusted_proxies: Vec<TrustedProxy>,
 }
 
 impl App {

@@ -1,5 +1,5 @@
 //! The sweep that repairs half-states: frames whose put never ended, frames that lost a race, sessions that nobody
-//! speaks to.
+//! speaks to, browsers' logins that ran out.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, lease, push_session};
+use crate::service::{chunk, lease, push_session, web_session};
 
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,11 @@ pub(crate) async fn run_forever(app: App) {
     }
 }
 
-async fn sweep(app: &App) -> ApiResult<()> {
+/// One round of it.
+///
+/// # Errors
+/// What the database or the store refused.
+pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
     let conn = app.db.reader();
     let now = db::now_ms(conn).await?;
     let graces = [
@@ -52,5 +56,6 @@ async fn sweep(app: &App) -> ApiResult<()> {
             other => other?,
         }
     }
+    web_session::expire(app).await?;
     lease::expire(app).await
 }
