@@ -5,3 +5,5 @@ mod csrf;
 mod log;
 mod login;
 mod proxy;
+
+pub(crate) use browser::Browser;

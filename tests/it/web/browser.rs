@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 
 /// A browser with its cookies.
 #[derive(Clone)]
-pub(super) struct Browser {
+pub(crate) struct Browser {
     http: reqwest::Client,
     url: String,
     cookies: BTreeMap<String, String>,
@@ -44,7 +44,7 @@ impl Browser {
     }
 
     /// One that has pasted `token` on the login page and was let in.
-    pub(super) async fn logged_in(url: &str, token: &str) -> Self {
+    pub(crate) async fn logged_in(url: &str, token: &str) -> Self {
         let mut browser = Self::new(url);
         let answer = browser.log_in(token, "/").await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
@@ -108,7 +108,7 @@ impl Browser {
     }
 
     /// What it sends as `Cookie`.
-    pub(super) fn cookie_header(&self) -> String {
+    pub(crate) fn cookie_header(&self) -> String {
         let pairs = self.cookies.iter().map(|(name, value)| format!("{name}={value}"));
         pairs.collect::<Vec<_>>().join("; ")
     }
@@ -130,7 +130,8 @@ impl Answer {
 
     /// Every value that the page gives an attribute.
     pub(super) fn attributes(&self, name: &str) -> Vec<String> {
-        let parts = self.body.split(&format!(" {name}=\"")).skip(1);
+        let mark = format!(" {name}=\"");
+        let parts = self.body.split(&mark).skip(1);
         parts.map(|part| part.split('"').next().unwrap().to_owned()).collect()
     }
 
