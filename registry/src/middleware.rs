@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use fineline_api::evaluation::LEASE_HEADER;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
@@ -39,6 +41,10 @@ async fn with_request_id(State(app): State<App>, mut request: Request, next: Nex
     let reached = Reached::new(&app.options, peer.map(|peer| peer.0), request.headers());
     let client = reached.client.map(|client| client.to_string());
     request.extensions_mut().insert(reached);
+    // Whoever prints headers, a dependency included, prints these as `Sensitive`.
+    for (name, value) in request.headers_mut() {
+        value.set_sensitive(*name == AUTHORIZATION || *name == COOKIE || name == LEASE_HEADER);
+    }
     let given = request
         .headers()
         .get(REQUEST_ID_HEADER)
