@@ -30,7 +30,12 @@ pub(crate) fn generate_secret() -> String {
 /// # Errors
 /// 401 for a token that is unknown, expired or revoked, 403 for one that can't read.
 pub(crate) async fn create(app: &App, token: &str, replaces: Option<&str>) -> ApiResult<String> {
-    let token = live_token(app, token).await?;
+    let token = match live_token(app, token).await {
+        Err(error) if error.code() == ErrorCode::Unauthorized => {
+            return Err(error.hint("paste all of it: `fl_` and 43 letters and digits"));
+        }
+        found => found?,
+    };
     if !Caller::from(token.clone()).has(Scope::Read) {
         let message = format!("token `{}` only evaluates: it reads no pages", token.name);
         return Err(ApiError::new(ErrorCode::Forbidden, message)

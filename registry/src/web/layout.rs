@@ -16,6 +16,7 @@ pub(super) struct Page<'a> {
     title: &'a str,
     status: StatusCode,
     refresh: bool,
+    has_login_link: bool,
 }
 
 impl<'a> Page<'a> {
@@ -25,6 +26,7 @@ impl<'a> Page<'a> {
             title,
             status: StatusCode::OK,
             refresh: false,
+            has_login_link: true,
         }
     }
 
@@ -35,6 +37,14 @@ impl<'a> Page<'a> {
     /// Whether the browser shall load it again by itself: something on it is still under way.
     pub(super) fn refresh(self, refresh: bool) -> Self {
         Self { refresh, ..self }
+    }
+
+    /// For the login page itself.
+    pub(super) fn without_login_link(self) -> Self {
+        Self {
+            has_login_link: false,
+            ..self
+        }
     }
 
     pub(super) fn show(self, body: &Markup) -> Response {
@@ -50,7 +60,7 @@ impl<'a> Page<'a> {
                     link rel="stylesheet" href=(visitor.link("/assets/style.css"));
                 }
                 body {
-                    header { div.bar { a.home href=(visitor.link("/")) { "Fineline" } (who(visitor)) } }
+                    header { div.bar { a.home href=(visitor.link("/")) { "Fineline" } (who(visitor, self.has_login_link)) } }
                     main { (body) }
                 }
             }
@@ -65,6 +75,7 @@ impl<'a> Page<'a> {
             (CONTENT_SECURITY_POLICY, &policy),
             // Who logs out leaves nothing behind that the back button could show.
             (CACHE_CONTROL, "private, no-store"),
+            // Not `no-referrer`, which makes the browser send forms with the origin `null`.
             (REFERRER_POLICY, "same-origin"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
@@ -77,7 +88,7 @@ impl<'a> Page<'a> {
     }
 }
 
-fn who(visitor: &Visitor) -> Markup {
+fn who(visitor: &Visitor, has_login_link: bool) -> Markup {
     html! {
         @match (&visitor.login, visitor.csrf()) {
             (Some(token), Some(csrf)) => {
@@ -87,9 +98,18 @@ fn who(visitor: &Visitor) -> Markup {
                     button type="submit" { "Log out" }
                 }
             }
-            _ => @if !visitor.asked.starts_with("/login") { a href=(visitor.login_link()) { "Log in" } }
+            _ => @if has_login_link { a href=(visitor.login_link()) { "Log in" } }
         }
     }
+}
+
+/// What an error says, and what to do; what stands in backticks is code.
+pub(super) fn told(error: &ApiError) -> Markup {
+    let prose = |text: &str| {
+        let parts: Vec<String> = text.split('`').map(str::to_owned).collect();
+        html! { @for (i, part) in parts.iter().enumerate() { @if i % 2 == 0 { (part) } @else { code { (part) } } } }
+    };
+    html! { (prose(&error.to_string())) @if let Some(hint) = error.hint_text() { br; small { (prose(hint)) } } }
 }
 
 /// The page of what went wrong.
@@ -101,7 +121,7 @@ pub(super) fn refused(visitor: &Visitor, error: &ApiError) -> Response {
     };
     let body = html! {
         h1 { (title) }
-        p { (error) @if let Some(hint) = error.hint_text() { br; small { (hint) } } }
+        p { (told(error)) }
     };
     Page::new(visitor, title).status(error.status()).show(&body)
 }

@@ -84,7 +84,7 @@ fn form(visitor: &Visitor, next: &str, error: Option<&ApiError>) -> Response {
         div.card {
             h1 { "Log in" }
             @if let Some(error) = error {
-                p.error role="alert" { (error) @if let Some(hint) = error.hint_text() { br; small { (hint) } } }
+                p.error role="alert" { (layout::told(error)) }
             }
             form method="post" action=(visitor.link("/login")) {
                 @if let Some(csrf) = &csrf { (csrf.field()) }
@@ -97,7 +97,10 @@ fn form(visitor: &Visitor, next: &str, error: Option<&ApiError>) -> Response {
             p { small { "An administrator makes one: " code { "fineline token create" } ". It is sent once and not kept in the browser." } }
         }
     };
-    Page::new(visitor, "Log in").status(status).show(&body)
+    Page::new(visitor, "Log in")
+        .without_login_link()
+        .status(status)
+        .show(&body)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 # shellcheck shell=bash
 
 echo "== nginx by docs/OPERATIONS.md"
-read -r port tls_port plain_port < <(python3 -c '
+read -r port tls_port plain_port driver_port < <(python3 -c '
 import socket
-free = [socket.socket() for _ in range(3)]
+free = [socket.socket() for _ in range(4)]
 for s in free: s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in free))')
 (

@@ -16,4 +16,10 @@ form=$(rm -f "$jar"; browse /login | csrf)
 browse /login -H "Origin: $tls" --data-urlencode "csrf=$form" --data "@$work/token" >/dev/null
 browse /runs/lab/a "${forged[@]}" -H "Forwarded: host=evil.example" >"$work/page"
 check "what a client claims through the proxy is not believed" grep -qF -- "--url $tls<" "$work/page"
+if command -v chromedriver >/dev/null; then
+    check "a real browser logs in, sees the run, logs out, and is no tool of another site's page" \
+        python3 tests/full/proxy/browser.py "$tls" "$work/token" "$driver_port"
+else
+    echo "skipped: full/proxy: there is no chromedriver"
+fi
 stop_server

@@ -9,10 +9,25 @@ use reqwest::header::SET_COOKIE;
 
 use super::browser::Browser;
 
-/// Where each form is sent to, the page that shows it to who is logged in, and what it holds.
-const FORMS: &[(&str, &str, &[(&str, &str)])] = &[
-    ("/login", "/login", &[("token", "ADMIN"), ("next", "/")]),
-    ("/logout", "/", &[]),
+/// A form: where it is sent to, the page that shows it to who is logged in, and what it holds.
+struct Form {
+    path: &'static str,
+    page: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+}
+
+/// `ADMIN` stands for the administrator's token.
+const FORMS: &[Form] = &[
+    Form {
+        path: "/login",
+        page: "/login",
+        fields: &[("token", "ADMIN"), ("next", "/")],
+    },
+    Form {
+        path: "/logout",
+        page: "/",
+        fields: &[],
+    },
 ];
 
 /// Pages that between them show every form.
@@ -27,55 +42,61 @@ async fn state(server: &TestServer, browser: &mut Browser) -> String {
     format!("{tokens:?} {runs:?} {}", seen.body)
 }
 
+/// A form that another page sends: with which value against forgery, and with which header.
+type Forged<'a> = (Option<&'a str>, Option<(&'static str, &'static str)>);
+
+/// Everything that another page could try: it knows its own browser's value (`others`), and in the worst case ours.
+fn forged<'a>(own: &'a str, wrong: &'a str, others: &'a str) -> [Forged<'a>; 8] {
+    [
+        (None, None),
+        (Some(""), None),
+        (Some(wrong), None),
+        (Some(others), None),
+        (Some(own), Some(("origin", "https://evil.example"))),
+        (Some(own), Some(("origin", "null"))),
+        (Some(own), Some(("sec-fetch-site", "cross-site"))),
+        (Some(own), Some(("sec-fetch-site", "same-site"))),
+    ]
+}
+
 #[tokio::test]
 async fn every_form_is_refused_unless_this_browser_was_given_it() {
-    let tested: BTreeSet<_> = FORMS.iter().map(|form| form.0).collect();
+    let tested: BTreeSet<_> = FORMS.iter().map(|form| form.path).collect();
     let routed = fineline_registry::form_paths().into_iter().collect();
     assert_eq!(tested, routed, "the table and the router have the same forms");
     let server = serve().await;
     server.run("lab/a").await;
-    let (url, admin) = (&server.server.url, &server.server.admin_token);
+    let (url, admin) = (&server.server.url, server.server.admin_token.as_str());
     let others = Browser::logged_in(url, admin).await.csrf("/").await;
-    for (path, page, fields) in FORMS {
+    for form in FORMS {
         let mut browser = Browser::logged_in(url, admin).await;
-        let own = browser.csrf(page).await;
-        let fields = fields
-            .iter()
-            .map(|&(name, value)| (name, if value == "ADMIN" { admin } else { value }));
-        let fields: Vec<_> = fields.collect();
-        let before = state(&server, &mut browser).await;
+        let own = browser.csrf(form.page).await;
         let wrong = own.replace(['0', '1', '2', '3'], "4");
-        let forged: [(Option<&str>, &[(&str, &str)]); 8] = [
-            (None, &[]),
-            (Some(""), &[]),
-            (Some(&wrong), &[]),
-            (Some(&others), &[]),
-            (Some(&own), &[("origin", "https://evil.example")]),
-            (Some(&own), &[("origin", "null")]),
-            (Some(&own), &[("sec-fetch-site", "cross-site")]),
-            (Some(&own), &[("origin", url), ("sec-fetch-site", "same-site")]),
-        ];
-        for (csrf, headers) in forged {
+        let before = state(&server, &mut browser).await;
+        for (csrf, header) in forged(&own, &wrong, &others) {
             let mut evil = browser.clone();
-            evil.headers = headers.iter().map(|&(name, value)| (name, value.to_owned())).collect();
-            let csrf = csrf.map(|csrf| ("csrf", csrf));
-            let sent: Vec<_> = csrf.into_iter().chain(fields.iter().copied()).collect();
-            let answer = evil.post(path, &sent).await;
-            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} with {csrf:?} {headers:?}");
-            assert!(
-                !answer.headers.contains_key(SET_COOKIE),
-                "{path} with {csrf:?} {headers:?}"
-            );
-            assert_eq!(
-                state(&server, &mut browser).await,
-                before,
-                "{path} with {csrf:?} {headers:?}"
-            );
+            evil.headers = header
+                .map(|(name, value)| (name, value.to_owned()))
+                .into_iter()
+                .collect();
+            let answer = evil.post(form.path, &form.filled(csrf, admin)).await;
+            let which = format!("{} with {csrf:?} {header:?}", form.path);
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{which}");
+            assert!(!answer.headers.contains_key(SET_COOKIE), "{which}");
+            assert_eq!(state(&server, &mut browser).await, before, "{which}");
         }
         // The same form from our own page does what it says.
         browser.headers = vec![("origin", url.clone()), ("sec-fetch-site", "same-origin".to_owned())];
-        let sent: Vec<_> = [("csrf", own.as_str())].into_iter().chain(fields).collect();
-        assert_eq!(browser.post(path, &sent).await.status, StatusCode::SEE_OTHER, "{path}");
+        let answer = browser.post(form.path, &form.filled(Some(&own), admin)).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", form.path);
+    }
+}
+
+impl Form {
+    fn filled<'a>(&self, csrf: Option<&'a str>, admin: &'a str) -> Vec<(&'static str, &'a str)> {
+        let fields = self.fields.iter();
+        let fields = fields.map(|&(name, value)| (name, if value == "ADMIN" { admin } else { value }));
+        csrf.map(|csrf| ("csrf", csrf)).into_iter().chain(fields).collect()
     }
 }
 
