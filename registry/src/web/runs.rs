@@ -44,7 +44,7 @@ fn table(visitor: &Visitor, runs: &[Run]) -> Markup {
                         td { a href=(visitor.link(&format!("/runs/{}", run.run))) { (run.run) } }
                         td.number { (run.n_checkpoints) }
                         td.number { (run.latest_step.map_or_else(String::new, |step| step.to_string())) }
-                        td { (run.created_at.format("%Y-%m-%d %H:%M")) }
+                        td.time { (run.created_at.format("%Y-%m-%d %H:%M")) }
                     }
                 }
             }
