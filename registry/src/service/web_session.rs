@@ -48,7 +48,7 @@ pub(crate) async fn create(app: &App, token: &str, replaces: Option<&str>) -> Ap
     }
     db::web_session::insert(&txn, &Digest::of(secret.as_bytes()), token.id, LIFETIME_S * 1000).await?;
     txn.commit().await?;
-    tracing::info!(token_id = %token.id, token = token.name, "a browser logged in");
+    tracing::info!(token_id = %token.id, token_name = token.name, "a browser logged in");
     Ok(secret)
 }
 

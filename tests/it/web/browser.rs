@@ -82,9 +82,10 @@ impl Browser {
             request = request.header(COOKIE, self.cookie_header());
         }
         if let Some(form) = form {
-            request = request
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form);
+            request = request.body(form);
+            if !self.headers.iter().any(|(name, _)| *name == "content-type") {
+                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            }
         }
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

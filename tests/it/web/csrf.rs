@@ -115,6 +115,23 @@ async fn nobody_is_logged_in_by_a_page_of_somebody_else() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_no_form_of_ours_is_refused() {
+    let server = serve().await;
+    let mut browser = Browser::logged_in(&server.server.url, &server.server.admin_token).await;
+    let csrf = browser.csrf("/").await;
+    let large = "x".repeat(64 << 10);
+    let answer = browser.post("/logout", &[("csrf", &csrf), ("more", &large)]).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    // What another site's page can send without asking: plain text that looks like a form.
+    browser.headers = vec![("content-type", "text/plain".to_owned())];
+    assert_eq!(
+        browser.post("/logout", &[("csrf", &csrf)]).await.status,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn every_form_of_every_page_is_in_the_table_and_bound_to_the_browser() {
     let server = serve().await;
     server.run("lab/a").await;
