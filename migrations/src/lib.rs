@@ -17,6 +17,7 @@ mod m20261124_000003_create_checkpoint;
 mod m20261124_000004_create_evaluation;
 mod m20261124_000005_name_suites_by_pattern;
 mod m20261124_000006_collect_content;
+mod m20261124_000008_create_web_session;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000004_create_evaluation::Migration),
             Box::new(m20261124_000005_name_suites_by_pattern::Migration),
             Box::new(m20261124_000006_collect_content::Migration),
+            Box::new(m20261124_000008_create_web_session::Migration),
         ]
     }
 }

@@ -7,6 +7,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::db::Db;
+use crate::public_url::PublicUrl;
+use crate::reached::TrustedProxy;
 use crate::store::Store;
 
 /// Chunks that are decoded and hashed at the same time, whatever the number of requests.
@@ -45,7 +47,9 @@ pub(crate) struct Options {
     /// Whether everybody may read every run.
     pub(crate) anonymous_read: bool,
     /// Where users reach the server, for absolute URLs; the request's own host when absent.
-    pub(crate) public_url: Option<String>,
+    pub(crate) public_url: Option<PublicUrl>,
+    /// Whose forwarded headers are believed.
+    pub(crate) trusted_proxies: Vec<TrustedProxy>,
     /// How long what nothing needs is kept; longer than any push session.
     pub(crate) grace: Duration,
 }
@@ -55,6 +59,7 @@ impl Default for Options {
         Self {
             anonymous_read: false,
             public_url: None,
+            trusted_proxies: Vec::new(),
             grace: DEFAULT_GRACE,
         }
     }

@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use crate::app::{App, DEFAULT_GRACE, Options};
 use crate::commands::failure::UserError;
 use crate::db::Db;
+pub use crate::public_url::PublicUrl;
+pub use crate::reached::TrustedProxy;
 use crate::router;
 use crate::service::{self, sweep, verify};
 use crate::store::Store;
@@ -31,7 +33,9 @@ pub struct ServeOptions {
     /// Another store than the one in the folder.
     pub store: Option<String>,
     /// Where users reach the server.
-    pub public_url: Option<String>,
+    pub public_url: Option<PublicUrl>,
+    /// Whose forwarded headers are believed.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Whether everybody may read every run.
     pub anonymous_read: bool,
     /// How long what nothing needs is kept before it is deleted; a push session lasts two thirds of it at the most.
@@ -47,6 +51,7 @@ impl ServeOptions {
             database: None,
             store: None,
             public_url: None,
+            trusted_proxies: Vec::new(),
             anonymous_read: false,
             grace: DEFAULT_GRACE,
         }
@@ -79,7 +84,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let url = format!("http://{}", listener.local_addr()?);
     let (stop, mut stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let router = router::router(app.clone());
+    let router = router::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     tasks.spawn(async move {
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
@@ -158,6 +163,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
         grace: options.grace,
+        trusted_proxies: options.trusted_proxies.clone(),
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

@@ -7,6 +7,8 @@ use fineline_api::Scope::{self, Admin, Evaluate, Read, Write};
 use harness::serve;
 use reqwest::{Method, StatusCode};
 
+use crate::web::Browser;
+
 /// Operation, method, path, scope; a path with `lab/run` names a run.
 const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("create_run", "POST", "/runs", Write),
@@ -127,6 +129,11 @@ fn body(operation: &str) -> &'static str {
 }
 
 async fn ask(url: &str, operation: &(&str, &str, &str, Scope), token: Option<&str>) -> StatusCode {
+    let token = token.map(|token| ("authorization", format!("Bearer {token}")));
+    ask_with(url, operation, token).await
+}
+
+async fn ask_with(url: &str, operation: &(&str, &str, &str, Scope), credential: Option<(&str, String)>) -> StatusCode {
     let path = operation
         .2
         .replace(
@@ -141,8 +148,8 @@ async fn ask(url: &str, operation: &(&str, &str, &str, Scope), token: Option<&st
         name if body(name).is_empty() => request,
         name => request.header("content-type", "application/json").body(body(name)),
     };
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
+    if let Some((header, value)) = credential {
+        request = request.header(header, value);
     }
     request.header("fineline-lease", "x").send().await.unwrap().status()
 }
@@ -161,6 +168,9 @@ async fn every_operation_names_its_scope() {
     let server = serve().await;
     server.run("lab/run").await;
     let (url, all) = (server.server.url.clone(), [Read, Write, Evaluate, Admin]);
+    let cookie = Browser::logged_in(&url, &server.server.admin_token)
+        .await
+        .cookie_header();
     let elsewhere = server.token(&[Read, Write, Evaluate], "elsewhere/*").await;
     for operation in OPERATIONS {
         let (name, _, path, scope) = *operation;
@@ -173,6 +183,11 @@ async fn every_operation_names_its_scope() {
             ask(&url, operation, Some("fl_wrong")).await,
             StatusCode::UNAUTHORIZED,
             "{name} with a wrong token"
+        );
+        assert_eq!(
+            ask_with(&url, operation, Some(("cookie", cookie.clone()))).await,
+            StatusCode::UNAUTHORIZED,
+            "{name} with a browser's cookie, which foreign pages can make it send"
         );
         if path.contains("lab/run") {
             let status = ask(&url, operation, Some(&elsewhere)).await;

@@ -9,4 +9,5 @@ mod possession;
 mod push;
 mod run;
 mod score;
+mod web;
 mod worker;

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::commands::worker::{Evaluator, EvaluatorChild};
 use crate::commands::{print, say, stop_signal};
-use crate::serve::{self, ServeOptions};
+use crate::serve::{self, PublicUrl, ServeOptions, TrustedProxy};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -19,9 +19,12 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgs,
-    /// Where users reach the server, for absolute URLs.
+    /// Where users reach the server, for links and absolute URLs: `https://HOST[:PORT][/PATH]`, PATH taken off by a proxy.
     #[arg(long, env = "FINELINE_PUBLIC_URL")]
-    public_url: Option<String>,
+    public_url: Option<PublicUrl>,
+    /// A proxy whose forwarded headers are believed, by address or network; may be given several times.
+    #[arg(long = "trusted-proxy", env = "FINELINE_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxies: Vec<TrustedProxy>,
     /// The embedded evaluator: `cpu`, `cuda:N` or `off`.
     #[arg(long, env = "FINELINE_EVALUATOR", default_value = "cpu")]
     evaluator: Evaluator,
@@ -75,6 +78,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let options = ServeOptions {
         listen: args.listen,
         public_url: args.public_url,
+        trusted_proxies: args.trusted_proxies,
         anonymous_read: args.anonymous_read,
         grace: args.grace,
         ..args.data.options()

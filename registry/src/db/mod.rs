@@ -21,6 +21,7 @@ pub(crate) mod suite;
 pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod verification;
+pub(crate) mod web_session;
 
 use std::time::Duration;
 

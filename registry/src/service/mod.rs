@@ -25,3 +25,4 @@ pub(crate) mod sweep;
 pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod verify;
+pub(crate) mod web_session;

@@ -1,5 +1,5 @@
 //! The sweep: repairs half-states (frames whose put never ended, deletes that were cut, sessions that nobody speaks to,
-//! leases that ran out), applies rules of retention, and collects garbage now and then.
+//! leases and browsers' logins that ran out), applies rules of retention, and collects garbage now and then.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, collect, lease, push_session, retention};
+use crate::service::{chunk, collect, lease, push_session, retention, web_session};
 
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -50,6 +50,9 @@ pub(crate) async fn run_forever(app: App) {
 }
 
 /// Repairs and expires once.
+///
+/// # Errors
+/// What the database or the store refused.
 pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
     let conn = app.db.reader();
     let now = db::now_ms(conn).await?;
@@ -69,5 +72,6 @@ pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
         }
     }
     retention::apply_all(app).await?;
+    web_session::expire(app).await?;
     lease::expire(app).await
 }

@@ -10,3 +10,4 @@ mod model;
 mod possession;
 mod push;
 mod refused;
+mod web_session;

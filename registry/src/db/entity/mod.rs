@@ -21,4 +21,5 @@ pub(crate) mod suite;
 pub(crate) mod suite_pattern;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod web_session;
 pub(crate) mod worker;
