@@ -286,20 +286,16 @@ pub(crate) async fn forget_checkpoints(conn: &impl ConnectionTrait, limit: u64) 
     execute(conn, sql, vec![super::signed(limit).into()]).await
 }
 
-/// Forgets what a deleted run possessed, at most `limit`; gives how many.
-pub(crate) async fn forget_run_possession(conn: &impl ConnectionTrait, run_id: i64, limit: u64) -> Result<u64, DbErr> {
-    let sql = "DELETE FROM possession WHERE run_id = $1 AND digest IN \
-        (SELECT digest FROM possession WHERE run_id = $1 LIMIT $2)";
-    execute(conn, sql, vec![run_id.into(), super::signed(limit).into()]).await
-}
-
-/// Forgets a deleted run that possesses nothing any more, with its evaluations.
-pub(crate) async fn forget_run(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
+/// Forgets a deleted run that possesses nothing any more, with its evaluations; whether there was nothing.
+pub(crate) async fn forget_run(conn: &impl ConnectionTrait, run_id: i64) -> Result<bool, DbErr> {
+    if !possessed(conn, run_id, None, 1).await?.is_empty() {
+        return Ok(false);
+    }
     for sql in [
         "DELETE FROM evaluation WHERE run_id = $1",
         "DELETE FROM run WHERE id = $1 AND deleted_at_ms IS NOT NULL",
     ] {
         execute(conn, sql, vec![run_id.into()]).await?;
     }
-    Ok(())
+    Ok(true)
 }

@@ -38,7 +38,7 @@ pub(crate) async fn held(
             .distinct()
             .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(super::run::matches(pattern));
+            .filter(super::run::matches_ever(pattern));
         if !unpublished {
             query = query.filter(possession::Column::PublishedAtMs.is_not_null());
         }
@@ -57,7 +57,7 @@ pub(crate) async fn revive(conn: &impl ConnectionTrait, pattern: &RunPattern, di
         let mut runs = sea_orm::sea_query::Query::select();
         runs.column(run::Column::Id)
             .from(run::Entity)
-            .cond_where(super::run::matches(pattern));
+            .cond_where(super::run::matches_ever(pattern));
         let update = possession::Entity::update_many()
             .col_expr(possession::Column::ReleasedAtMs, Expr::value(None::<i64>))
             .col_expr(possession::Column::PutAtMs, Expr::value(now))
@@ -80,7 +80,7 @@ pub(crate) async fn any_released(
             .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::ReleasedAtMs.is_not_null())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(super::run::matches(pattern));
+            .filter(super::run::matches_ever(pattern));
         if query.count(conn).await? > 0 {
             return Ok(true);
         }

@@ -128,13 +128,17 @@ pub(crate) async fn ids(conn: &impl ConnectionTrait, deleted: bool, after: i64, 
 /// The runs that `pattern` matches, as a condition on the table `run`: no deleted one. Exact in both engines, since a
 /// star stands only at a pattern's end.
 pub(super) fn matches(pattern: &RunPattern) -> Condition {
-    let alive = Condition::all().add(run::Column::DeletedAtMs.is_null());
+    matches_ever(pattern).add(run::Column::DeletedAtMs.is_null())
+}
+
+/// The same with runs that were deleted and are not forgotten yet: what they let go of is possessed for the grace.
+pub(super) fn matches_ever(pattern: &RunPattern) -> Condition {
     match pattern {
-        RunPattern::All => alive,
-        RunPattern::One(name) => alive
+        RunPattern::All => Condition::all(),
+        RunPattern::One(name) => Condition::all()
             .add(run::Column::Namespace.eq(name.namespace()))
             .add(run::Column::Name.eq(name.name())),
-        RunPattern::Prefix { namespace, prefix } => alive
+        RunPattern::Prefix { namespace, prefix } => Condition::all()
             .add(run::Column::Namespace.eq(namespace))
             .add(run::Column::Name.gte(prefix.as_str()))
             // Names are ASCII, so every name with the prefix sorts before the prefix with this behind it.

@@ -82,10 +82,11 @@ async fn begun(app: &App) -> ApiResult<i64> {
 }
 
 async fn mark(app: &App, begun: i64) -> ApiResult<()> {
-    forget_runs(app).await?;
     kept::tend(app).await?;
-    for run_id in run_ids(app, false).await? {
-        mark::release(app, run_id, begun).await?;
+    for deleted in [false, true] {
+        for run_id in run_ids(app, deleted).await? {
+            mark::release(app, run_id, begun, deleted).await?;
+        }
     }
     fail_point!("collect.released");
     let txn = db::write_txn(&app.db).await?;
@@ -149,10 +150,9 @@ async fn run_ids(app: &App, deleted: bool) -> ApiResult<Vec<i64>> {
     }
 }
 
-/// Forgets what deleted runs possessed, then the runs themselves.
+/// Forgets deleted runs that have let go of everything for the whole grace.
 async fn forget_runs(app: &App) -> ApiResult<()> {
     for run_id in run_ids(app, true).await? {
-        forget_all(app, Forgotten::PossessionOf(run_id)).await?;
         let txn = db::write_txn(&app.db).await?;
         db::collect::forget_run(&txn, run_id).await?;
         txn.commit().await?;
@@ -163,7 +163,6 @@ async fn forget_runs(app: &App) -> ApiResult<()> {
 /// Rows that go without an object.
 #[derive(Debug, Clone, Copy)]
 enum Forgotten {
-    PossessionOf(i64),
     ReleasedBefore(i64),
     Files,
     Checkpoints,
@@ -174,7 +173,6 @@ async fn forget_all(app: &App, what: Forgotten) -> ApiResult<()> {
     loop {
         let txn = db::write_txn(&app.db).await?;
         let n = match what {
-            Forgotten::PossessionOf(run_id) => db::collect::forget_run_possession(&txn, run_id, BATCH).await?,
             Forgotten::ReleasedBefore(before) => db::collect::forget_released(&txn, before, BATCH).await?,
             Forgotten::Files => db::collect::forget_files(&txn, BATCH).await?,
             Forgotten::Checkpoints => db::collect::forget_checkpoints(&txn, BATCH).await?,
@@ -195,6 +193,7 @@ async fn sweep(app: &App, before: i64) -> ApiResult<Frames> {
     ] {
         forget_all(app, what).await?;
     }
+    forget_runs(app).await?;
     let mut deleted = Frames::default();
     loop {
         let doomed = db::collect::condemned(app.db.reader(), before, FRAMES_AT_ONCE).await?;

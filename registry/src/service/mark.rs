@@ -19,11 +19,12 @@ const BATCH: usize = 2000;
 /// Checkpoints whose manifests are read at once.
 const CHECKPOINTS_AT_ONCE: u64 = 100;
 
-/// Lets the run go of what nothing of it holds, but for what was put or named since `begun`; takes back what it holds.
-pub(crate) async fn release(app: &App, run_id: i64, begun: i64) -> ApiResult<()> {
+/// Lets the run go of what nothing of it holds, but for what was put or named since `begun`; takes back what it holds. A
+/// deleted run holds nothing.
+pub(crate) async fn release(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<()> {
     let mut after = None;
     while let Some(window) = Window::next(app, run_id, after).await? {
-        let held = held(app, run_id, &window).await?;
+        let held = held(app, run_id, &window, deleted).await?;
         let (kept, unheld): (Vec<&Possessed>, Vec<&Possessed>) =
             window.possessed.iter().partition(|row| held.contains(&row.digest));
         let unheld: Vec<Digest> = unheld
@@ -47,17 +48,12 @@ pub(crate) async fn release(app: &App, run_id: i64, begun: i64) -> ApiResult<()>
     Ok(())
 }
 
-/// What [`release`] would let go of; all of a deleted run.
+/// What [`release`] would let go of.
 pub(crate) async fn unheld(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<Vec<Digest>> {
     let (mut unheld, mut after) = (Vec::new(), None);
     while let Some(window) = Window::next(app, run_id, after).await? {
-        let held = if deleted {
-            HashSet::new()
-        } else {
-            held(app, run_id, &window).await?
-        };
-        let goes =
-            |row: &&Possessed| !row.released && !held.contains(&row.digest) && (deleted || row.put_at_ms < begun);
+        let held = held(app, run_id, &window, deleted).await?;
+        let goes = |row: &&Possessed| !row.released && !held.contains(&row.digest) && row.put_at_ms < begun;
         unheld.extend(window.possessed.iter().filter(goes).map(|row| row.digest));
         after = Some(window.last);
     }
@@ -84,9 +80,12 @@ impl Window {
 }
 
 /// The digests in the window that ready checkpoints of the run, and sessions that are under way, hold.
-async fn held(app: &App, run_id: i64, window: &Window) -> ApiResult<HashSet<Digest>> {
+async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResult<HashSet<Digest>> {
     let conn = app.db.reader();
     let mut held = HashSet::new();
+    if deleted {
+        return Ok(held);
+    }
     let mut hold = |digest: Digest| {
         if window.spans(&digest) {
             held.insert(digest);

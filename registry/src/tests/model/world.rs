@@ -219,7 +219,6 @@ impl World {
 
     fn forget_run(&mut self, run: usize) {
         self.steps[run].clear();
-        self.known[run].clear();
         self.sessions.retain(|session| session.run != run);
     }
 
