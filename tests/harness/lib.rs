@@ -3,6 +3,7 @@
 
 mod engine;
 mod kill;
+mod process;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite};
 pub use kill::{KILL_AT, die_at_fail_point};
+pub use process::{ServerProcess, Start, wait};
 
 /// A server that ends with the test.
 #[derive(Debug)]

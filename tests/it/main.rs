@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says why it skips")]
 
 mod coverage;
+mod crash;
 mod evaluation;
 mod openapi;
 mod possession;

@@ -190,6 +190,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_migration_that_is_cut_leaves_the_older_schema_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("a.db").display());
+        let older = connect(&url, 1).await.unwrap();
+        Migrator::up(&older, Some(3)).await.unwrap();
+        let txn = begin(&older).await.unwrap();
+        Migrator::up(&txn, None).await.unwrap();
+        // Its process is killed here.
+        drop(txn);
+        assert_eq!(Migrator::get_applied_migrations(&older).await.unwrap().len(), 3);
+        drop(older);
+        let db = Db::open(&url).await.unwrap();
+        assert_eq!(
+            applied_migrations(&db).await.unwrap().len(),
+            Migrator::migrations().len()
+        );
+    }
+
+    #[tokio::test]
     async fn the_databases_clock_is_unix_milliseconds() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", dir.path().join("a.db").display()))

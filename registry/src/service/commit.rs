@@ -81,6 +81,7 @@ pub(crate) async fn commit(
             }
         }
     }
+    fail_point!("commit.before_commit");
     txn.commit().await?;
     app.changed.notify_waiters();
     describe(app, run, find(app, run, id).await?).await

@@ -89,6 +89,7 @@ pub(crate) async fn revisions(
     for revision in &doomed {
         revision_in(&txn, run, revision, options, why).await?;
     }
+    fail_point!("delete.before_commit");
     txn.commit().await?;
     app.changed.notify_waiters();
     Ok(deletion)
