@@ -8,6 +8,7 @@ mod evaluation;
 mod openapi;
 mod possession;
 mod push;
+mod revision;
 mod run;
 mod score;
 mod web;

@@ -1,6 +1,6 @@
 //! Revisions: what steps point to. How one becomes ready stands in `verification`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fineline_api::CheckpointState;
 use fineline_format::Digest;
@@ -11,6 +11,9 @@ use sea_orm::{
 };
 
 use super::entity::revision;
+
+/// Values in one statement: far below what either engine binds.
+const BATCH: usize = 500;
 
 /// A revision as the services see it.
 #[derive(Debug, Clone)]
@@ -165,21 +168,6 @@ pub(crate) async fn current(conn: &impl ConnectionTrait, run_id: i64, step: u64)
     query.one(conn).await?.map(revision_row).transpose()
 }
 
-/// A ready revision of the run that holds the checkpoint; the current one first.
-pub(crate) async fn by_checkpoint(
-    conn: &impl ConnectionTrait,
-    run_id: i64,
-    digest: &Digest,
-) -> Result<Option<RevisionRow>, DbErr> {
-    let query = revision::Entity::find()
-        .filter(revision::Column::CheckpointDigest.eq(super::blob(digest)))
-        .filter(revision::Column::RunId.eq(run_id))
-        .filter(is(CheckpointState::Ready))
-        .order_by_desc(revision::Column::Current)
-        .order_by_desc(revision::Column::Id);
-    query.one(conn).await?.map(revision_row).transpose()
-}
-
 /// The current revision that was pushed under that spelling, the newest step first.
 pub(crate) async fn by_label(
     conn: &impl ConnectionTrait,
@@ -270,6 +258,59 @@ pub(crate) async fn ready_ones(
     query.all(conn).await?.into_iter().map(revision_row).collect()
 }
 
+/// The checkpoints of ready revisions of these steps that are not current, the newest first.
+pub(crate) async fn replaced(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    steps: &[u64],
+) -> Result<HashMap<u64, Vec<Digest>>, DbErr> {
+    let mut replaced: HashMap<u64, Vec<Digest>> = HashMap::new();
+    for batch in steps.chunks(BATCH) {
+        let query = revision::Entity::find()
+            .select_only()
+            .columns([revision::Column::Step, revision::Column::CheckpointDigest])
+            .filter(revision::Column::RunId.eq(run_id))
+            .filter(revision::Column::Step.is_in(batch.iter().map(|step| super::signed(*step))))
+            .filter(revision::Column::Current.eq(false))
+            .filter(is(CheckpointState::Ready))
+            .order_by_desc(revision::Column::Id);
+        let rows: Vec<(i64, Vec<u8>)> = query.into_tuple().all(conn).await?;
+        for (step, digest) in rows {
+            replaced
+                .entry(step.unsigned_abs())
+                .or_default()
+                .push(super::digest(&digest)?);
+        }
+    }
+    Ok(replaced)
+}
+
+/// The current steps of a run with each of these models.
+pub(crate) async fn steps_by_model(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    models: &[Digest],
+) -> Result<HashMap<Digest, Vec<u64>>, DbErr> {
+    let mut steps: HashMap<Digest, Vec<u64>> = HashMap::new();
+    for batch in models.chunks(BATCH) {
+        let query = revision::Entity::find()
+            .select_only()
+            .columns([revision::Column::ModelDigest, revision::Column::Step])
+            .filter(revision::Column::RunId.eq(run_id))
+            .filter(revision::Column::ModelDigest.is_in(batch.iter().map(super::blob)))
+            .filter(is_current())
+            .order_by_asc(revision::Column::Step);
+        let rows: Vec<(Vec<u8>, i64)> = query.into_tuple().all(conn).await?;
+        for (model, step) in rows {
+            steps
+                .entry(super::digest(&model)?)
+                .or_default()
+                .push(step.unsigned_abs());
+        }
+    }
+    Ok(steps)
+}
+
 /// What revisions are asked for by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Of<'a> {
@@ -305,6 +346,8 @@ pub(crate) struct RevisionFilter {
     pub(crate) all_revisions: bool,
     /// Evaluable ones only.
     pub(crate) evaluable: bool,
+    /// Where no state is named, also those that were deleted and that no later one took the place of.
+    pub(crate) deleted: bool,
 }
 
 /// Revisions of a run by step and age, those after `after` (step, id) only.
@@ -318,6 +361,11 @@ pub(crate) async fn list(
     let mut query = revision::Entity::find().filter(revision::Column::RunId.eq(run_id));
     query = match filter.state {
         Some(state) => query.filter(is(state)),
+        None if filter.deleted => query.filter(
+            Condition::any()
+                .add(revision::Column::State.ne(CheckpointState::Deleted.as_str()))
+                .add(revision::Column::Current.eq(true)),
+        ),
         None => query.filter(revision::Column::State.ne(CheckpointState::Deleted.as_str())),
     };
     if let Some(min) = filter.step_min {

@@ -8,7 +8,8 @@ use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, OnConflict};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    RelationDef,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -244,16 +245,19 @@ async fn scores_of(
             ours.entry(id).or_default().push(row);
         }
     }
-    let suites = suites(conn, &evaluations).await?;
+    let origins = origins(conn, &evaluations).await?;
+    let n_replaced = n_replaced(conn, revisions).await?;
     let mut scores = Vec::new();
-    let mut add = |revision: i64, row: &score::Model, suite: Option<&String>| -> Result<(), DbErr> {
-        let score = describe(run, by_id[&revision], row, suite.cloned())?;
+    let mut add = |revision: i64, row: &score::Model, origin: Option<&Origin>| -> Result<(), DbErr> {
+        let of = by_id[&revision];
+        let mut score = describe(run, of, row, origin)?;
+        score.n_replaced = n_replaced.get(&of.step).copied().unwrap_or(0);
         scores.push((ScoreKey::of(&score, revision), score));
         Ok(())
     };
     for link in &links {
         for row in ours.get(&link.evaluation_id).into_iter().flatten() {
-            add(link.revision_id, row, suites.get(&link.evaluation_id))?;
+            add(link.revision_id, row, origins.get(&link.evaluation_id))?;
         }
     }
     let from_outside = score::Column::RevisionId.is_in(by_id.keys().copied());
@@ -284,24 +288,63 @@ async fn rows(
     query.all(conn).await
 }
 
-async fn suites(conn: &impl ConnectionTrait, ids: &BTreeSet<Uuid>) -> Result<BTreeMap<Uuid, String>, DbErr> {
-    let rows: Vec<(Uuid, String)> = evaluation::Entity::find()
+/// Where a score was measured.
+#[derive(Debug, FromQueryResult)]
+struct Origin {
+    id: Uuid,
+    suite_name: String,
+    run_id: i64,
+    step: i64,
+}
+
+async fn origins(conn: &impl ConnectionTrait, ids: &BTreeSet<Uuid>) -> Result<BTreeMap<Uuid, Origin>, DbErr> {
+    let of_revision: RelationDef = evaluation::Entity::belongs_to(revision::Entity)
+        .from(evaluation::Column::RevisionId)
+        .to(revision::Column::Id)
+        .into();
+    let rows: Vec<Origin> = evaluation::Entity::find()
         .select_only()
-        .column(evaluation::Column::Id)
-        .column(evaluation::Column::SuiteName)
+        .columns([
+            evaluation::Column::Id,
+            evaluation::Column::SuiteName,
+            evaluation::Column::RunId,
+        ])
+        .column(revision::Column::Step)
+        .join(JoinType::InnerJoin, of_revision)
         .filter(evaluation::Column::Id.is_in(ids.iter().copied()))
+        .into_model()
+        .all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+}
+
+/// How many other revisions of the current ones' steps were replaced.
+async fn n_replaced(conn: &impl ConnectionTrait, revisions: &[revision::Model]) -> Result<BTreeMap<i64, u64>, DbErr> {
+    let Some(run_id) = revisions.first().map(|row| row.run_id) else {
+        return Ok(BTreeMap::new());
+    };
+    let rows: Vec<(i64, i64)> = revision::Entity::find()
+        .select_only()
+        .column(revision::Column::Step)
+        .column_as(revision::Column::Id.count(), "n")
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Step.is_in(revisions.iter().map(|row| row.step)))
+        .filter(revision::Column::Current.eq(false))
+        .filter(revision::Column::ReadyAtMs.is_not_null())
+        .group_by(revision::Column::Step)
         .into_tuple()
         .all(conn)
         .await?;
-    Ok(rows.into_iter().collect())
+    Ok(rows.into_iter().map(|(step, n)| (step, n.unsigned_abs())).collect())
 }
 
 fn describe(
     run: &RunName,
     revision: &revision::Model,
     row: &score::Model,
-    suite: Option<String>,
+    origin: Option<&Origin>,
 ) -> Result<Score, DbErr> {
+    let elsewhere = origin.filter(|origin| origin.run_id == revision.run_id && origin.step != revision.step);
     let checkpoint = revision.checkpoint_digest.as_deref();
     let checkpoint =
         checkpoint.ok_or_else(|| DbErr::Type(format!("ready revision {} has no checkpoint", revision.id)))?;
@@ -321,10 +364,13 @@ fn describe(
         harness: row.harness.clone(),
         harness_version: row.harness_version.clone(),
         dtype: row.dtype.clone(),
-        suite,
+        suite: origin.map(|origin| origin.suite_name.clone()),
         checkpoint: super::digest(checkpoint)?,
         evaluation: row.evaluation_id,
         current: revision.current,
+        deleted: revision.state == CheckpointState::Deleted.as_str(),
+        n_replaced: 0,
+        evaluated_step: elsewhere.map(|origin| origin.step.unsigned_abs()),
         provenance: super::from_json(row.provenance.clone())?,
         created_at: super::time(row.created_at_ms),
     })

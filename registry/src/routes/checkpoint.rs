@@ -119,6 +119,7 @@ async fn list_checkpoints(
         state,
         all_revisions: query.all_revisions,
         evaluable: false,
+        deleted: false,
     };
     Ok(Json(
         service::checkpoint::list(&app, &run, filter, query.cursor.as_deref(), limit(query.limit)).await?,

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::file::FileRow;
-use crate::db::revision::{RevisionFilter, RevisionRow};
+use crate::db::revision::{Of, RevisionFilter, RevisionRow};
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::{content, possession};
@@ -29,7 +29,7 @@ pub(crate) async fn resolve(app: &App, caller: &Caller, run: &RunRow, reference:
             None => by_name(app, run, &reference.to_string()).await?,
             found => found,
         },
-        Reference::Digest(digest) => db::revision::by_checkpoint(conn, run.id, digest).await?,
+        Reference::Digest(digest) => by_digest(app, caller, run, digest).await?,
         Reference::Name(name) => by_name(app, run, name).await?,
     };
     let unknown = || {
@@ -44,6 +44,16 @@ pub(crate) async fn resolve(app: &App, caller: &Caller, run: &RunRow, reference:
     } else {
         Err(unknown())
     }
+}
+
+/// Of the revisions that hold a checkpoint the first that the caller may read: a lease is for one of them.
+async fn by_digest(app: &App, caller: &Caller, run: &RunRow, digest: &Digest) -> ApiResult<Option<RevisionRow>> {
+    for revision in db::revision::ready_ones(app.db.reader(), run.id, Of::Checkpoint(digest)).await? {
+        if possession::readable(app, caller, &revision).await? {
+            return Ok(Some(revision));
+        }
+    }
+    Ok(None)
 }
 
 async fn by_name(app: &App, run: &RunRow, name: &str) -> ApiResult<Option<RevisionRow>> {
@@ -83,10 +93,19 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
     let checkpoints = db::checkpoint::find_many(conn, &digests).await?;
     let mut names = db::tag::names(conn, &ids).await?;
     let counts = db::evaluation::count_by_revision(conn, &ids).await?;
+    let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    let replaced = db::revision::replaced(conn, run.id, &steps).await?;
+    let models: Vec<Digest> = rows.iter().filter_map(|row| row.model_digest).collect();
+    let by_model = db::revision::steps_by_model(conn, run.id, &models).await?;
     let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     let describe = |row: RevisionRow| {
         let content = row.checkpoint.and_then(|digest| checkpoints.get(&digest));
+        let replaced = replaced.get(&row.step).filter(|_| row.current);
+        let same_model = row.model_digest.and_then(|model| by_model.get(&model));
+        let others = same_model.into_iter().flatten().filter(|step| **step != row.step);
         Checkpoint {
+            replaced: replaced.cloned().unwrap_or_default(),
+            same_model_steps: others.copied().collect(),
             run: run.name.clone(),
             step: row.step,
             label: row.label,

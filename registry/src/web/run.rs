@@ -57,7 +57,11 @@ pub(super) async fn show(State(app): State<App>, reader: Reader, path: Result<Pa
 async fn read(app: &App, caller: &Caller, name: &RunName) -> ApiResult<RunPage> {
     let run = caller.run(app, name, Scope::Read).await?;
     caller.require(Scope::Read)?;
-    let steps = service::checkpoint::list(app, &run, RevisionFilter::default(), None, MAX_ROWS).await?;
+    let filter = RevisionFilter {
+        deleted: true,
+        ..RevisionFilter::default()
+    };
+    let mut steps = service::checkpoint::list(app, &run, filter, None, MAX_ROWS).await?;
     let mut by_step: BTreeMap<u64, BTreeMap<Column, Score>> = BTreeMap::new();
     let mut columns = BTreeSet::new();
     for score in service::score::list(app, &run, &ScoreFilter::default()).await? {
@@ -65,6 +69,11 @@ async fn read(app: &App, caller: &Caller, name: &RunName) -> ApiResult<RunPage> 
         columns.insert(column.clone());
         by_step.entry(score.step).or_default().insert(column, score);
     }
+    // A deleted step is a row as long as something that was measured of it is left.
+    let measured = |step: &Checkpoint| by_step.contains_key(&step.step);
+    steps
+        .items
+        .retain(|step| step.state != CheckpointState::Deleted || measured(step));
     let row = |step: Checkpoint| Row {
         scores: by_step.remove(&step.step).unwrap_or_default(),
         notes: notes(&step),
@@ -80,8 +89,23 @@ async fn read(app: &App, caller: &Caller, name: &RunName) -> ApiResult<RunPage> 
 
 /// What is to be said of a step beside its numbers, a line each.
 fn notes(step: &Checkpoint) -> Vec<String> {
-    let warnings = step.warnings.iter();
-    warnings.map(|warning| format!("warning: {warning}")).collect()
+    let mut notes = Vec::new();
+    if !step.replaced.is_empty() {
+        let replaced: Vec<String> = step.replaced.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "this revision replaced {}, which can still be read",
+            replaced.join(", ")
+        ));
+    }
+    if !step.same_model_steps.is_empty() {
+        let steps: Vec<String> = step.same_model_steps.iter().map(u64::to_string).collect();
+        notes.push(format!(
+            "the same model as step {}: evaluated once, the scores are shown at each",
+            steps.join(", ")
+        ));
+    }
+    notes.extend(step.warnings.iter().map(|warning| format!("warning: {warning}")));
+    notes
 }
 
 fn is_under_way(step: &Checkpoint) -> bool {
