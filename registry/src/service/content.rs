@@ -284,12 +284,11 @@ pub(crate) fn is_whole(file: &FileRow, stored: &HashMap<Digest, u64>) -> bool {
     check_recipe(file).is_ok() && file.chunks.iter().all(is_stored)
 }
 
-/// Whether everything that a file needs is stored, as far as is known.
+/// Whether everything that a file needs is stored, as far as is known, and nothing of it is about to go.
 pub(crate) async fn is_sound(app: &App, file: &FileRow) -> ApiResult<bool> {
-    Ok(is_whole(
-        file,
-        &db::frame::stored(app.db.reader(), &digests(file)).await?,
-    ))
+    let (conn, digests) = (app.db.reader(), digests(file));
+    let stored = db::frame::stored(conn, &digests).await?;
+    Ok(is_whole(file, &stored) && !db::frame::any_condemned(conn, &digests).await?)
 }
 
 /// Content that was kept by [`put_content`], or a small file.
