@@ -40,6 +40,26 @@ pub(crate) struct Options {
     pub(crate) anonymous_read: bool,
     /// Where users reach the server, for absolute URLs; the request's own host when absent.
     pub(crate) public_url: Option<String>,
+    /// How long workers may be silent, and how long what failed waits.
+    pub(crate) lease: LeaseOptions,
+}
+
+/// How patient the registry is with workers.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseOptions {
+    /// Seconds that a lease holds without a heartbeat; workers say one four times in it.
+    pub ttl_s: u64,
+    /// Seconds that an evaluation waits after its first failure; doubled after the second.
+    pub back_off_s: u64,
+}
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self {
+            ttl_s: 60,
+            back_off_s: 10,
+        }
+    }
 }
 
 impl App {

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use crate::app::LeaseOptions;
 use crate::app::{App, Options};
 use crate::commands::failure::UserError;
 use crate::db::Db;
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// Whether everybody may read every run.
     pub anonymous_read: bool,
+    /// How patient it is with workers.
+    pub lease: LeaseOptions,
 }
 
 impl ServeOptions {
@@ -45,6 +48,7 @@ impl ServeOptions {
             store: None,
             public_url: None,
             anonymous_read: false,
+            lease: LeaseOptions::default(),
         }
     }
 }
@@ -153,6 +157,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     let chosen = Options {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
+        lease: options.lease,
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

@@ -3,16 +3,20 @@
 
 mod engine;
 mod kill;
+mod proxy;
+mod tiny_llama;
 
 use std::path::{Path, PathBuf};
 
 use fineline_api::{CreateToken, RunName, Scope};
 use fineline_client::Client;
-use fineline_registry::serve::{RunningServer, ServeOptions, start};
+use fineline_registry::serve::{LeaseOptions, RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite};
-pub use kill::{KILL_AT, die_at_fail_point};
+pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
+pub use proxy::{Cut, Exchange, Proxy};
+pub use tiny_llama::{grammar_suite, tiny_llama};
 
 /// A server that ends with the test.
 #[derive(Debug)]
@@ -27,8 +31,17 @@ pub struct TestServer {
 
 /// Starts a server.
 pub async fn serve() -> TestServer {
+    serve_with(LeaseOptions::default()).await
+}
+
+/// Starts a server that is so patient with workers.
+pub async fn serve_with(lease: LeaseOptions) -> TestServer {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let server = start(ServeOptions::local(dir.path())).await.expect("the server starts");
+    let options = ServeOptions {
+        lease,
+        ..ServeOptions::local(dir.path())
+    };
+    let server = start(options).await.expect("the server starts");
     let admin = Client::new(&server.url, Some(&server.admin_token)).expect("a client");
     TestServer { server, dir, admin }
 }

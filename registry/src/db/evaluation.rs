@@ -56,6 +56,8 @@ pub(crate) async fn insert(
         token_id: Set(None),
         lease_sha256: Set(None),
         lease_expires_at_ms: Set(None),
+        claim_sha256: Set(None),
+        failed_lease_sha256: Set(None),
         progress: Set(None),
         result_digest: Set(None),
         created_at_ms: Set(now),
@@ -198,6 +200,26 @@ pub(crate) async fn pick(
         .filter(evaluation::Column::Architecture.is_in(claim.architectures.iter().map(String::as_str)))
         .order_by_asc(evaluation::Column::CreatedAtMs)
         .order_by_asc(evaluation::Column::Id);
+    query.one(conn).await
+}
+
+/// What a token holds leases for, live or not.
+pub(crate) async fn leased_by(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<EvaluationModel>, DbErr> {
+    let query = evaluation::Entity::find()
+        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
+        .filter(evaluation::Column::TokenId.eq(token_id));
+    query.all(conn).await
+}
+
+/// The evaluation that a claim of a token was given last.
+pub(crate) async fn find_by_claim(
+    conn: &impl ConnectionTrait,
+    token_id: Uuid,
+    claim: &Digest,
+) -> Result<Option<EvaluationModel>, DbErr> {
+    let query = evaluation::Entity::find()
+        .filter(evaluation::Column::ClaimSha256.eq(super::blob(claim)))
+        .filter(evaluation::Column::TokenId.eq(token_id));
     query.one(conn).await
 }
 

@@ -1,5 +1,7 @@
 //! Evaluations as users see and steer them.
 
+use std::collections::BTreeSet;
+
 use fineline_api::error::ErrorCode;
 use fineline_api::{Evaluation, EvaluationState, Page, Scope};
 use uuid::Uuid;
@@ -86,7 +88,8 @@ async fn explain(app: &App, evaluations: &mut [Evaluation]) -> ApiResult<()> {
     Ok(())
 }
 
-/// Queues again what failed, was parked or cancelled, with its counts at zero.
+/// Queues again what failed, was parked or cancelled, with its counts at zero and without the scores that it has: who
+/// asks for another try may mistrust what came of the last.
 ///
 /// # Errors
 /// 404 for an unknown one, 403 without the scope `write`, 409 for one that has not ended so.
@@ -112,6 +115,7 @@ pub(crate) async fn retry(app: &App, caller: &Caller, id: Uuid) -> ApiResult<Eva
     row.not_before_ms = 0;
     row.finished_at_ms = None;
     row.lease_sha256 = None;
+    db::score::clear(&txn, id, &BTreeSet::new()).await?;
     db::evaluation::save(&txn, row).await?;
     txn.commit().await?;
     app.changed.notify_waiters();

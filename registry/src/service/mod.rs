@@ -12,6 +12,7 @@ pub(crate) mod lease;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod ready;
+pub(crate) mod result;
 pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod stored_file;

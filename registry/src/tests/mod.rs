@@ -4,6 +4,7 @@
 mod content;
 mod fixture;
 mod lease;
+mod lease_again;
 mod possession;
 mod push;
 mod refused;
