@@ -4,6 +4,7 @@
 
 mod coverage;
 mod evaluation;
+mod lease_faults;
 mod openapi;
 mod possession;
 mod push;
