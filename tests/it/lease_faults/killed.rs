@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use fineline_api::EvaluationState;
+use fineline_api::{Evaluation, EvaluationState, Progress};
 use harness::{HOLD_AT, KILL_AT, Proxy};
 
 use super::{Process, SHORT, Stage};
@@ -59,14 +59,27 @@ async fn a_worker_killed_around_a_heartbeat_is_replaced() {
         let environment = [(KILL_AT, point), (HOLD_AT, "worker.measuring:3")];
         let killed = stage.start(&run, &environment).await.ended().await;
         assert_eq!(killed.signal(), Some(9), "it died at {point}");
-        let told = stage
-            .evaluation(&run)
-            .await
-            .progress
-            .expect("a heartbeat said how far it is");
-        assert!(0 < told.n_done && told.n_done < told.n_total, "{told:?}");
         assert_eq!(stage.finish(&run).await, calm, "killed at {point}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_goes_on_from_where_the_dead_worker_was() {
+    let stage = Stage::new(SHORT).await;
+    let run = stage.queue("progress").await;
+    let said = async |lease: u32, wanted: &dyn Fn(&Progress) -> bool| {
+        let is_wanted = |now: &Evaluation| now.n_expiries >= lease && now.progress.as_ref().is_some_and(wanted);
+        stage.until(&run, is_wanted).await.progress.unwrap()
+    };
+    let first = stage.start(&run, &[(HOLD_AT, "worker.measuring:3")]).await;
+    let before = said(0, &|progress| progress.task.as_ref() == Some(&stage.tasks[1])).await;
+    drop(first);
+
+    let _second = stage.start(&run, &[(HOLD_AT, "worker.measuring")]).await;
+
+    let after = said(1, &|progress| progress.n_total > 0).await;
+    assert!(0 < before.n_done && before.n_done < before.n_total, "{before:?}");
+    assert_eq!((after.n_done, after.n_total), (before.n_done, before.n_total));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
