@@ -2,7 +2,7 @@
 //! whole, is acted on, and the connection is cut before the answer's first byte.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,12 +38,19 @@ impl Exchange {
     }
 }
 
+/// What a proxy saw.
+#[derive(Debug, Default)]
+struct Log {
+    exchanges: Vec<Exchange>,
+    n_asked: usize,
+}
+
 /// A proxy that ends when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     /// Where it listens.
     pub url: String,
-    log: Arc<Mutex<Vec<Exchange>>>,
+    log: Arc<Mutex<Log>>,
     _carrying: JoinSet<()>,
 }
 
@@ -56,7 +63,7 @@ impl Proxy {
             .expect("a server's address");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Log::default()));
         let mut carrying = JoinSet::new();
         let written = Arc::clone(&log);
         carrying.spawn(async move {
@@ -76,16 +83,17 @@ impl Proxy {
 
     /// What was asked so far, in the order of the answers.
     pub fn exchanges(&self) -> Vec<Exchange> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.log).exchanges.clone()
+    }
+
+    /// Requests that wait for their answer.
+    pub fn n_open(&self) -> usize {
+        let log = lock(&self.log);
+        log.n_asked - log.exchanges.len()
     }
 }
 
-async fn carry(
-    mut client: TcpStream,
-    upstream: SocketAddr,
-    cut: Option<Cut>,
-    log: &Mutex<Vec<Exchange>>,
-) -> std::io::Result<()> {
+async fn carry(mut client: TcpStream, upstream: SocketAddr, cut: Option<Cut>, log: &Mutex<Log>) -> std::io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
     let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut open: Option<Exchange> = None;
@@ -96,7 +104,10 @@ async fn carry(
                 if part.is_empty() {
                     return Ok(());
                 }
-                open = open.or_else(|| request(part));
+                if open.is_none() {
+                    open = request(part);
+                    lock(log).n_asked += usize::from(open.is_some());
+                }
                 server.write_all(part).await?;
             }
             n = server.read(&mut answered) => {
@@ -105,7 +116,7 @@ async fn carry(
                     return Ok(());
                 }
                 if let Some(exchange) = open.take()
-                    && !is_kept(exchange, part, cut, &mut log.lock().unwrap_or_else(PoisonError::into_inner))
+                    && !is_kept(exchange, part, cut, &mut lock(log).exchanges)
                 {
                     return Ok(());
                 }
@@ -113,6 +124,10 @@ async fn carry(
             }
         }
     }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The request whose head this is; none for more of a body.

@@ -2,7 +2,7 @@
 
 use fineline_api::EvaluationState;
 use fineline_registry::serve::LeaseOptions;
-use harness::{Cut, HOLD_AT, Proxy};
+use harness::{Cut, HOLD_AT, Proxy, tiny_llama};
 
 use super::{Outcome, Process, SHORT, Stage, until};
 
@@ -94,4 +94,28 @@ async fn a_lost_answer_to_a_heartbeat_does_not_cost_the_lease() {
     assert_eq!((beats[0], beats[1], beats[7]), (None, Some(200), Some(200)));
     let held = stage.evaluation(&run).await;
     assert_eq!((held.state, held.n_expiries), (EvaluationState::Leased, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_while_it_waits_for_work_is_given_none() {
+    let stage = Stage::new(LONG).await;
+    let run = stage.queue("waiting").await;
+    let proxy = Proxy::start(&stage.server.server.url, None).await;
+    let waiting = Process(stage.worker(&proxy.url, &run).await.spawn().unwrap());
+    stage.until(&run, |now| now.state == EvaluationState::Done).await;
+    let completed = |proxy: &Proxy| {
+        proxy
+            .exchanges()
+            .last()
+            .is_some_and(|last| last.is("POST", "/complete"))
+    };
+    until(async || (completed(&proxy) && proxy.n_open() == 1).then_some(())).await;
+    drop(waiting);
+
+    let other = tiny_llama(stage.server.dir.path(), "other", 8);
+    let another = stage.queue_as("waiting/another", &other).await;
+
+    // A lease that the dead one got would outlive the test.
+    stage.finish(&another).await;
+    assert_eq!(stage.evaluation(&another).await.n_expiries, 0);
 }
