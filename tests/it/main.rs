@@ -5,6 +5,7 @@
 mod coverage;
 mod crash;
 mod evaluation;
+mod lease_faults;
 mod openapi;
 mod possession;
 mod push;

@@ -43,8 +43,15 @@ async fn work(server: &TestServer) {
     };
     let load = Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine) as Box<dyn fineline_evaluator::engine::Engine>));
     run_with(options, load, std::future::pending()).await.unwrap();
-    let ended = server.admin.list_evaluations(&EvaluationQuery::default(), None, None).await.unwrap();
-    let undone = ended.items.iter().find(|evaluation| evaluation.state != EvaluationState::Done);
+    let ended = server
+        .admin
+        .list_evaluations(&EvaluationQuery::default(), None, None)
+        .await
+        .unwrap();
+    let undone = ended
+        .items
+        .iter()
+        .find(|evaluation| evaluation.state != EvaluationState::Done);
     assert!(undone.is_none(), "{undone:?}");
 }
 
