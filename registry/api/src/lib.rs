@@ -15,6 +15,7 @@ pub mod event;
 pub mod page;
 pub mod path;
 pub mod push_session;
+pub mod range;
 pub mod reference;
 pub mod run;
 pub mod score;

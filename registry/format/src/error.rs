@@ -44,23 +44,34 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    pub(crate) fn container(file: &str, what: impl Into<String>) -> Self {
+    pub(crate) fn container(file: &str, what: impl AsRef<str>) -> Self {
         Self::Container {
             file: shown(file),
-            what: shown(&what.into()),
+            what: shown(what.as_ref()),
+        }
+    }
+
+    pub(crate) fn manifest(what: impl AsRef<str>) -> Self {
+        Self::Manifest(shown(what.as_ref()))
+    }
+
+    pub(crate) fn index(index: &str, what: impl AsRef<str>) -> Self {
+        Self::Index {
+            index: shown(index),
+            what: shown(what.as_ref()),
         }
     }
 
     pub(crate) fn io(file: &str) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io {
-            file: file.to_owned(),
+            file: shown(file),
             source,
         }
     }
 }
 
 /// Text from an input as it may stand in a message or a log: control characters escaped, at most 400 characters.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 400;
     let mut shown = String::new();
     for (i, c) in text.chars().enumerate() {

@@ -21,7 +21,7 @@ pub mod weights;
 mod zip;
 
 pub use digest::{Digest, Hasher};
-pub use error::FormatError;
+pub use error::{FormatError, shown};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};
 pub use manifest::{FileEntry, Manifest, check_path};
 pub use source::ReadAt;
