@@ -87,6 +87,11 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// A name from an input within a message: its first 80 characters.
+pub(crate) fn short(name: &str) -> &str {
+    name.char_indices().nth(80).map_or(name, |(end, _)| &name[..end])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

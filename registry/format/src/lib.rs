@@ -18,6 +18,7 @@ pub mod suite;
 pub mod task;
 mod torch;
 pub mod weights;
+mod yaml;
 mod zip;
 
 pub use digest::{Digest, Hasher};

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::FormatError;
+use crate::error::short;
 use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::weights::{Dtype, MAX_NAME_BYTES, MAX_RANK, Tensor, TensorLayout, checked_size};
@@ -65,7 +66,7 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Safetensors, Forma
                 .map_err(|error| refused(format!("its `__metadata__` is no object of strings: {error}")))?;
         } else {
             let tensor = tensor(&name, entry.get(), data_offset);
-            tensors.push(tensor.map_err(|what| refused(format!("tensor `{name}`: {what}")))?);
+            tensors.push(tensor.map_err(|what| refused(format!("tensor `{}`: {what}", short(&name))))?);
         }
     }
     cover(&mut tensors, data_offset, size).map_err(refused)?;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, shown, yaml};
 
 /// The most tasks of a suite.
 const MAX_TASKS: usize = 1000;
@@ -84,7 +84,9 @@ impl SuiteFile {
     /// # Errors
     /// [`SuiteError`] that names the field.
     pub fn parse(yaml: &str) -> Result<Self, SuiteError> {
-        let file: Self = serde_yaml_ng::from_str(yaml).map_err(|error| SuiteError(error.to_string()))?;
+        let file =
+            yaml::parse(yaml).and_then(|root| serde_yaml_ng::from_value(root).map_err(|error| error.to_string()));
+        let file: Self = file.map_err(|error| SuiteError(shown(&error)))?;
         if file.tasks.is_empty() {
             return Err(SuiteError(format!(
                 "suite `{}` has no tasks: list task files under `tasks`",

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::error::short;
 use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::split::PIECE_BYTES;
@@ -363,6 +364,7 @@ pub fn weight_files(manifest: &Manifest, index_json: Option<&[u8]>) -> Result<Op
     let json = index_json.ok_or_else(|| FormatError::index(path, "its content is not given: read it first"))?;
     let shards: BTreeSet<String> = parse_index(path, json)?.into_values().collect();
     if let Some(missing) = shards.iter().find(|shard| manifest.get(shard).is_none()) {
+        let missing = short(missing);
         let what = format!("it names shard `{missing}`, which is not there: add the shard or mend the index");
         return Err(FormatError::index(path, what));
     }
