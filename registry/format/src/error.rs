@@ -71,12 +71,16 @@ impl FormatError {
 }
 
 /// Text from an input as it may stand in a message or a log: control characters escaped, at most 400 characters.
-pub fn shown(text: &str) -> String {
-    const MAX_CHARS: usize = 400;
+pub(crate) fn shown(text: &str) -> String {
+    shown_within(400, text)
+}
+
+/// Text from an input as it may stand in a message or a log: control characters escaped, and no more than so many of it.
+pub fn shown_within(max_chars: usize, text: &str) -> String {
     let mut shown = String::new();
     for (i, c) in text.chars().enumerate() {
         match c {
-            _ if i == MAX_CHARS => {
+            _ if i == max_chars => {
                 shown.push('…');
                 break;
             }

@@ -22,7 +22,7 @@ mod yaml;
 mod zip;
 
 pub use digest::{Digest, Hasher};
-pub use error::{FormatError, shown};
+pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};
 pub use manifest::{FileEntry, Manifest, check_path};
 pub use source::ReadAt;

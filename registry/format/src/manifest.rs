@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, FormatError, shown};
+use crate::error::shown;
+use crate::{Digest, FormatError};
 
 /// The most files that a checkpoint may have.
 pub const MAX_FILES: usize = 10_000;

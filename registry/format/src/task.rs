@@ -11,7 +11,8 @@ use std::fmt;
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::{shown, yaml};
+use crate::error::shown;
+use crate::yaml;
 
 /// Why a task is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

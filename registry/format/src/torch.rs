@@ -122,9 +122,12 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Tensor>, Forma
     Ok(tensors)
 }
 
+/// A tensor of a state dict, by its name.
+type Named = (Rc<str>, Rc<View>);
+
 /// The tensors of a state dict: the top-level dict, or the one that it holds under a trainer's usual key. Names and views
 /// stay the pickle's own, which can recall one many times.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(Rc<str>, Rc<View>)>, String> {
+fn state_dict(pickle: &Pickle) -> Result<Vec<Named>, String> {
     let dict = |value: &Value| match value {
         Value::Node(at) => match &pickle.arena[*at] {
             Node::Dict(items) => Some(items),

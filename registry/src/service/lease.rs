@@ -24,8 +24,8 @@ use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::{EvaluationFilter, EvaluationModel};
 use crate::error::{ApiError, ApiResult};
-use crate::service::content;
 use crate::service::token::generate_secret;
+use crate::service::{content, score};
 
 /// How long a lease holds without a heartbeat.
 const TTL_S: u64 = 60;
@@ -38,6 +38,9 @@ const BACK_OFF_MS: i64 = 10_000;
 
 /// The most scores of one task.
 const MAX_SCORES: usize = 1000;
+
+/// The most that a score may say of how it was had.
+const MAX_PROVENANCE_BYTES: usize = 16 << 10;
 
 /// Gives the oldest work that the worker can do; waits for some as long as it asks, at most 30 s.
 ///
@@ -217,7 +220,7 @@ fn lost(id: Uuid) -> ApiError {
 /// Keeps a lease and says how far the worker is.
 ///
 /// # Errors
-/// 409 when the lease is lost.
+/// 409 when the lease is lost, 400 for what breaks a bound.
 pub(crate) async fn renew(
     app: &App,
     caller: &Caller,
@@ -225,6 +228,9 @@ pub(crate) async fn renew(
     lease: &str,
     progress: Progress,
 ) -> ApiResult<RenewedLease> {
+    if progress.task.as_ref().is_some_and(|task| task.len() > 256) {
+        return Err(ApiError::invalid("the task of a heartbeat has 256 bytes at most"));
+    }
     let txn = db::write_txn(&app.db).await?;
     let mut row = held(&txn, caller, id, lease).await?;
     row.lease_expires_at_ms = Some(db::now_ms(&txn).await? + TTL_S as i64 * 1000);
@@ -257,6 +263,20 @@ pub(crate) async fn post_scores(
     {
         let message = format!("metric `{}` of task `{task}` is no finite number", bad.metric);
         return Err(ApiError::unprocessable(message));
+    }
+    for said in &scores {
+        let words = [said.metric.as_str(), &said.filter, &said.harness_version];
+        score::check_words(words.into_iter().chain(said.stderr_method.as_deref()))?;
+        score::check_numbers(task, &said.metric, said.stderr, said.n, said.n_shot)?;
+        let provenance = said.provenance.iter();
+        let size: usize = provenance.map(|(key, value)| key.len() + value.len()).sum();
+        if size > MAX_PROVENANCE_BYTES {
+            let message = format!(
+                "the provenance of metric `{}` has {size} bytes, 16 KiB are the most",
+                said.metric
+            );
+            return Err(ApiError::unprocessable(message));
+        }
     }
     let txn = db::write_txn(&app.db).await?;
     let row = held(&txn, caller, id, lease).await?;

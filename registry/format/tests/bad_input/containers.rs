@@ -219,19 +219,19 @@ fn zips() -> Vec<Case> {
             }
         }),
         of("entries that share half", "overlaps another", |zip| {
-            zip.entries[1].header_offset = Some(0)
+            zip.entries[1].header_offset = Some(0);
         }),
         of("a size beyond the file", "ends outside", |zip| {
-            zip.entries[1].size = Some(u32::MAX - 1)
+            zip.entries[1].size = Some(u32::MAX - 1);
         }),
         of("a place beyond the file", "lies outside", |zip| {
-            zip.entries[1].header_offset = Some(u32::MAX - 1)
+            zip.entries[1].header_offset = Some(u32::MAX - 1);
         }),
         of("an entry over the directory", "overlaps the directory", |zip| {
-            zip.entries[1].size = Some(25)
+            zip.entries[1].size = Some(25);
         }),
         of("more entries said than there are", "another number of entries", |zip| {
-            zip.n_entries = Some(u16::MAX)
+            zip.n_entries = Some(u16::MAX);
         }),
         of(
             "fewer entries said than there are",
@@ -249,8 +249,10 @@ fn zips() -> Vec<Case> {
             zip.entry("m/byteorder", b"big");
         }),
         case("zip", "a directory of 16 EB", "directory is larger", || {
-            let mut zip = Zip::default();
-            zip.zip64 = true;
+            let mut zip = Zip {
+                zip64: true,
+                ..Zip::default()
+            };
             let mut file = zip.entry("m/data.pkl", b".").finish();
             let end64 = file
                 .windows(4)
@@ -260,8 +262,10 @@ fn zips() -> Vec<Case> {
             read_zip(&file)
         }),
         case("zip", "as many entries as can be said", "are the most", || {
-            let mut zip = Zip::default();
-            zip.zip64 = true;
+            let mut zip = Zip {
+                zip64: true,
+                ..Zip::default()
+            };
             let mut file = zip.entry("m/data.pkl", b".").finish();
             let end64 = file
                 .windows(4)
