@@ -1,12 +1,6 @@
 //! Templates that loop or grow, documents and configurations that are wrong: refused in words, in bounded time and memory.
 //! A process of its own, so that its peak of memory is theirs.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says what it counted"
-)]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -214,7 +208,7 @@ fn what_loops_or_grows_is_refused_in_words_in_bounded_time_and_memory() {
             match result {
                 Ok(()) => wrong.push(format!("{group}: {name}: it was taken")),
                 Err(error) if !error.contains(expected) => {
-                    wrong.push(format!("{group}: {name}: not `{expected}`: {error}"))
+                    wrong.push(format!("{group}: {name}: not `{expected}`: {error}"));
                 }
                 Err(error) if error.len() > 4000 => wrong.push(format!("{group}: {name}: {} bytes", error.len())),
                 Err(_) if took > MAX_TIME => wrong.push(format!("{group}: {name}: it took {took:?}")),
