@@ -31,6 +31,7 @@ fuzz() { # TARGET
 if [[ ${FUZZ_ONLY:-} != 1 ]]; then
     part quick env -u RUSTC_BOOTSTRAP tests/run.sh --lint "$@"
 fi
+part fuzz-fmt cargo fmt --manifest-path "$fuzz_dir/Cargo.toml" --check
 targets=$(CARGO_TARGET_DIR=$fuzz_target_dir cargo fuzz list --fuzz-dir "$fuzz_dir" 2>/dev/null) || targets=
 if ! cargo fuzz --version >/dev/null 2>&1; then
     skips+=("fuzz: there is no cargo-fuzz: \`cargo install cargo-fuzz --locked\`")
