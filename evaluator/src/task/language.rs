@@ -101,7 +101,8 @@ pub(super) fn check(template: &str) -> Result<()> {
             Some(b'{') => ("}}", false),
             Some(b'%') => ("%}", true),
             Some(b'#') => {
-                rest = rest.split_once("#}").map_or("", |(_, after)| after);
+                // Behind the mark: `{#}` begins a comment and does not end it.
+                rest = rest[1..].split_once("#}").map_or("", |(_, after)| after);
                 continue;
             }
             _ => continue,
@@ -144,7 +145,9 @@ fn tag<'a>(inside: &'a str, end: &str, is_block: bool, n_concatenations: &mut us
                 } else {
                     name(word, word_before, before, after.trim_start().starts_with('('))?;
                 }
-                word_before = word;
+                // The name of a test follows, as behind `is` alone.
+                let is_not = word_before == "is" && word == "not";
+                word_before = if is_not { "is" } else { word };
                 after
             }
             '*' => bail!("`*` is not supported in a task's template"),
@@ -166,9 +169,7 @@ fn name(word: &str, word_before: &str, before: Option<char>, is_called: bool) ->
         Some('|') => ("filter", FILTERS.contains(&word)),
         Some('.') if is_called => ("method", METHODS.contains(&word)),
         _ if word == "recursive" => ("word", false),
-        _ if is_called && !matches!(word_before, "is" | "not") => {
-            ("function", word == "range" || WORDS.contains(&word))
-        }
+        _ if is_called && word_before != "is" => ("function", word == "range" || WORDS.contains(&word)),
         _ => return Ok(()),
     };
     ensure!(known, "the {kind} `{word}` is not supported in a task's template");
