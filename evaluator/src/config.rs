@@ -11,6 +11,15 @@ use serde_json::{Map, Value};
 /// The one architecture that is computed.
 pub const ARCHITECTURE: &str = "LlamaForCausalLM";
 
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_LAYERS: usize = 10_000;
+const MAX_HEAD_DIM: usize = 1 << 14;
+const MAX_VOCAB: usize = 1 << 24;
+const MAX_POSITIONS: usize = 1 << 24;
+
+/// The most numbers of the rotary embedding's two tables together: 1 GiB of them as float32.
+const MAX_ROTARY: usize = 1 << 28;
+
 /// The shape of a LLaMA.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -75,6 +84,7 @@ impl Config {
     /// A sentence that names the field and what is not supported.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(json).context("config.json can't be read")?;
+        check_sizes(&raw)?;
         let architecture = raw.architectures.as_ref().and_then(|list| list.first());
         if let Some(other) = architecture.filter(|name| *name != ARCHITECTURE) {
             bail!("architecture `{other}` is not supported: only `{ARCHITECTURE}` is");
@@ -98,7 +108,6 @@ impl Config {
         );
         let n_heads = raw.num_attention_heads;
         let n_kv_heads = raw.num_key_value_heads.unwrap_or(n_heads);
-        ensure!(n_heads > 0 && n_kv_heads > 0, "`num_attention_heads` is 0");
         ensure!(
             n_heads.is_multiple_of(n_kv_heads),
             "{n_heads} heads can't share {n_kv_heads} key-value heads"
@@ -107,15 +116,22 @@ impl Config {
             raw.head_dim.is_some() || raw.hidden_size.is_multiple_of(n_heads),
             "`head_dim` is missing"
         );
+        let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / n_heads);
+        let max_length = raw.max_position_embeddings.unwrap_or(2048);
+        ensure!(
+            max_length * head_dim <= MAX_ROTARY,
+            "`max_position_embeddings` of {max_length} by `head_dim` of {head_dim} makes a table of more than \
+             {MAX_ROTARY} numbers"
+        );
         Ok(Self {
             hidden_size: raw.hidden_size,
             intermediate_size: raw.intermediate_size,
             n_layers: raw.num_hidden_layers,
             n_heads,
             n_kv_heads,
-            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / n_heads),
+            head_dim,
             vocab_size: raw.vocab_size,
-            max_length: raw.max_position_embeddings.unwrap_or(2048),
+            max_length,
             rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
             rope_theta: rope_theta(raw.rope_theta, raw.rope_scaling, raw.rope_parameters)?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
@@ -132,6 +148,27 @@ impl Config {
         let embeddings = if self.tied { 1 } else { 2 } * self.vocab_size * h;
         (self.n_layers * layer + embeddings + h) as u64
     }
+}
+
+/// Checks every number against a bound far beyond any model's: tables are made and products taken of them.
+fn check_sizes(raw: &Raw) -> Result<()> {
+    let sizes = [
+        ("hidden_size", Some(raw.hidden_size), MAX_WIDTH),
+        ("intermediate_size", Some(raw.intermediate_size), MAX_WIDTH),
+        ("num_hidden_layers", Some(raw.num_hidden_layers), MAX_LAYERS),
+        ("num_attention_heads", Some(raw.num_attention_heads), MAX_LAYERS),
+        ("num_key_value_heads", raw.num_key_value_heads, MAX_LAYERS),
+        ("head_dim", raw.head_dim, MAX_HEAD_DIM),
+        ("vocab_size", Some(raw.vocab_size), MAX_VOCAB),
+        ("max_position_embeddings", raw.max_position_embeddings, MAX_POSITIONS),
+    ];
+    for (field, size, most) in sizes {
+        let size = size.unwrap_or(1);
+        ensure!((1..=most).contains(&size), "`{field}` is {size}: it may be 1 to {most}");
+    }
+    let eps = raw.rms_norm_eps.unwrap_or(1e-6);
+    ensure!((0.0..1.0).contains(&eps), "`rms_norm_eps` is {eps}: it may be 0 to 1");
+    Ok(())
 }
 
 /// One id, or the first of several.
@@ -172,7 +209,9 @@ fn rope_theta(
             }
         }
     }
-    Ok(found.unwrap_or(10_000.0))
+    let theta = found.unwrap_or(10_000.0);
+    ensure!(theta > 0.0, "`rope_theta` is {theta}: it must be above 0");
+    Ok(theta)
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fineline_api::error::{ErrorBody, ErrorCode, ErrorDetail, ErrorDetails};
+use fineline_format::shown_within;
 use sea_orm::{DbErr, RuntimeErr};
+
+/// The longest message: what a caller sent comes back in it, and may be megabytes.
+const MAX_MESSAGE_CHARS: usize = 1000;
 
 tokio::task_local! {
     /// The id of the request at hand, set by the middleware, so that every error can name it.
@@ -26,11 +30,11 @@ pub(crate) struct ApiError {
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    /// An error with what it says to people: lower case, names the thing and the value.
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    /// An error with what it says to people: lower case, names the thing and the value, of which a part is enough.
+    pub(crate) fn new(code: ErrorCode, message: impl AsRef<str>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: shown_within(MAX_MESSAGE_CHARS, message.as_ref()),
             hint: None,
         }
     }
@@ -48,12 +52,12 @@ impl ApiError {
     }
 
     /// The request breaks a stated bound or grammar.
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl AsRef<str>) -> Self {
         Self::new(ErrorCode::InvalidRequest, message)
     }
 
     /// The request is well-formed and wrong.
-    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
+    pub(crate) fn unprocessable(message: impl AsRef<str>) -> Self {
         Self::new(ErrorCode::Unprocessable, message)
     }
 

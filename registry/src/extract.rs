@@ -1,7 +1,7 @@
 //! axum's extractors with our errors: a request that can't be understood answers like every other error.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
 
-/// A JSON body. A field that the type does not know is refused by its path: what was meant by it would be lost.
+/// A JSON object as body. A field that the type does not know is refused by its path: what was meant by it would be lost.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -20,20 +20,47 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let content_type = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let is_json = content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json"));
-        if !is_json {
-            return Err(ApiError::invalid("the body is no JSON: send it as `application/json`"));
+        let bytes = json_body(request, state).await?;
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::invalid("the body is no JSON object, which this door takes"));
         }
-        let Body(bytes) = Body::<Bytes>::from_request(request, state).await?;
         parse_json(&bytes).map(Self)
     }
 }
 
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+/// A JSON list as body.
+#[derive(Debug)]
+pub(crate) struct JsonList<T>(pub(crate) Vec<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonList<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        parse_json(&json_body(request, state).await?).map(Self)
+    }
+}
+
+async fn json_body<S: Send + Sync>(request: Request, state: &S) -> ApiResult<Bytes> {
+    let content_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let is_json = content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json"));
+    if !is_json {
+        return Err(ApiError::invalid("the body is no JSON: send it as `application/json`"));
+    }
+    let Body(bytes) = Body::<Bytes>::from_request(request, state).await?;
+    Ok(bytes)
+}
+
+/// Reads JSON that was sent.
+///
+/// # Errors
+/// 400 for what is no JSON, of another shape, or holds a NUL.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    if holds_nul(bytes) {
+        return Err(ApiError::invalid("the body holds a NUL character, which no text may"));
+    }
     let refused =
         |error: serde_json::Error| ApiError::invalid(format!("the body is not what this door takes: {error}"));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -51,6 +78,20 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     }
 }
 
+/// Whether JSON text holds an escaped NUL: not every database can keep one. A bare one is no JSON.
+fn holds_nul(json: &[u8]) -> bool {
+    const NUL: &[u8] = b"\\u0000";
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|&b| b == b'\\') {
+        if rest[at..].starts_with(NUL) {
+            return true;
+        }
+        // What follows the backslash is escaped by it, another backslash too.
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    false
+}
+
 /// Parts of the path.
 #[derive(Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
@@ -60,6 +101,20 @@ pub(crate) struct Path<T>(pub(crate) T);
 #[derive(Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(ApiError))]
 pub(crate) struct Query<T>(pub(crate) T);
+
+/// A multipart form.
+#[derive(Debug)]
+pub(crate) struct Form(pub(crate) Multipart);
+
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let form = Multipart::from_request(request, state).await;
+        form.map(Self)
+            .map_err(|rejection| ApiError::invalid(format!("the body is no form: {}", rejection.body_text())))
+    }
+}
 
 /// A body of bytes, whole.
 #[derive(Debug)]
@@ -140,6 +195,13 @@ mod tests {
         assert!(parse_json::<Vec<CheckpointFile>>(file("").as_bytes()).is_ok());
         let error = parse_json::<Vec<CheckpointFile>>(file(r#","codec":"zstd""#).as_bytes()).unwrap_err();
         assert!(error.to_string().contains("`0.chunks.0.codec`"), "{error}");
+        for (text, holds) in [
+            (r#"["\u0000"]"#, true),
+            (r#"["\\u0000"]"#, false),
+            (r#"["\\\u0000"]"#, true),
+        ] {
+            assert_eq!(holds_nul(text.as_bytes()), holds, "{text}");
+        }
         let error = parse_json::<Vec<CheckpointFile>>(b"[] []").unwrap_err();
         assert!(error.to_string().contains("trailing characters"), "{error}");
     }

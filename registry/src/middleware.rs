@@ -36,6 +36,19 @@ pub(crate) fn around(router: Router<App>, app: &App) -> Router<App> {
         .layer(from_fn_with_state(app.clone(), with_request_id))
 }
 
+/// The answer, after what no handler could do anything with is refused.
+async fn answer(request: Request, next: Next) -> Response {
+    // Not every database can keep or compare a NUL.
+    let holds_nul = request
+        .uri()
+        .path_and_query()
+        .is_some_and(|url| url.as_str().contains("%00"));
+    if holds_nul {
+        return ApiError::invalid("the address holds a NUL character, which no name may").into_response();
+    }
+    next.run(request).await
+}
+
 async fn with_request_id(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let reached = Reached::new(&app.options, peer.map(|peer| peer.0), request.headers());
@@ -58,7 +71,7 @@ async fn with_request_id(State(app): State<App>, mut request: Request, next: Nex
         .map_or("-", MatchedPath::as_str)
         .to_owned();
     let begun = std::time::Instant::now();
-    let mut response = REQUEST_ID.scope(id.clone(), next.run(request)).await;
+    let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).await;
     let status = response.status().as_u16();
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(request_id = id, client, %method, path, status, duration_ms, "request");

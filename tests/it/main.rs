@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says why it skips")]
 
+mod bad_input;
 mod coverage;
 mod crash;
 mod evaluation;

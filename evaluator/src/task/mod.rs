@@ -1,5 +1,6 @@
 //! A task at work: documents to requests, answers to metrics, by lm-eval's rules.
 
+mod language;
 mod metric;
 mod sample;
 mod template;
@@ -13,11 +14,18 @@ use minijinja::Value as Jinja;
 use serde_json::Value;
 
 use crate::engine::{Answer, Description, Engine, Progress};
+use language::MAX_TEXT_BYTES;
 use metric::Outcome;
 use template::Templates;
 
 /// The version that stands in every score.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The most bytes of all requests of a task, which are all in memory at once.
+const MAX_REQUEST_BYTES: usize = 1 << 30;
+
+/// The most choices of a document.
+const MAX_CHOICES: usize = 1000;
 
 /// What a suite says beside its tasks' own files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,7 +80,7 @@ impl PreparedTask {
         let n_shot = overrides.num_fewshot.unwrap_or(file.num_fewshot);
         let context = |what: String| format!("task `{}`: {what}", file.task);
         let docs = documents(data, &file.scored_split).with_context(|| context("its data".to_owned()))?;
-        let templates = Templates::new(&file)?;
+        let templates = Templates::new(&file);
         let shots = if n_shot > 0 {
             let split = file.fewshot_split.as_deref();
             let split =
@@ -84,10 +92,10 @@ impl PreparedTask {
         } else {
             Vec::new()
         };
-        let mut samples = Vec::new();
+        let (mut samples, mut left_bytes) = (Vec::new(), MAX_REQUEST_BYTES);
         let limit = overrides.limit.map_or(usize::MAX, |limit| limit as usize);
         for (i, doc) in docs.into_iter().take(limit).enumerate() {
-            let sample = sample(&file, &templates, &shots, n_shot, doc);
+            let sample = sample(&file, &templates, &shots, n_shot, doc, &mut left_bytes);
             samples.push(sample.with_context(|| context(format!("document {i}")))?);
         }
         ensure!(!samples.is_empty(), "task `{}` has no documents", file.task);
@@ -201,6 +209,12 @@ fn documents(data: &BTreeMap<String, Vec<Vec<u8>>>, split: &str) -> Result<Vec<V
     for file in files {
         let text = std::str::from_utf8(file).context("a data file is no UTF-8")?;
         for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            ensure!(
+                line.len() <= MAX_TEXT_BYTES,
+                "line {} of split `{split}` has {} bytes, {MAX_TEXT_BYTES} are the most",
+                i + 1,
+                line.len()
+            );
             let doc: Value =
                 serde_json::from_str(line).with_context(|| format!("line {} of split `{split}`", i + 1))?;
             ensure!(doc.is_object(), "line {} of split `{split}` is no object", i + 1);
@@ -210,7 +224,15 @@ fn documents(data: &BTreeMap<String, Vec<Vec<u8>>>, split: &str) -> Result<Vec<V
     Ok(docs)
 }
 
-fn sample(file: &TaskFile, templates: &Templates, shots: &[Value], n_shot: u32, doc: Value) -> Result<Sample> {
+/// What a document asks; takes its bytes from what is left for the whole task, before they are there.
+fn sample(
+    file: &TaskFile,
+    templates: &Templates,
+    shots: &[Value],
+    n_shot: u32,
+    doc: Value,
+    left_bytes: &mut usize,
+) -> Result<Sample> {
     let target = |doc: &Value, choices: &[String]| target(file, templates, doc, choices);
     let choices = choices(file, templates, &doc)?;
     let mut context = templates.description(&doc)?;
@@ -225,15 +247,31 @@ fn sample(file: &TaskFile, templates: &Templates, shots: &[Value], n_shot: u32, 
             "{question}{}{answer}{}",
             file.target_delimiter, file.fewshot_delimiter
         ));
+        ensure!(
+            context.len() <= *left_bytes,
+            "its shots have more than {MAX_REQUEST_BYTES} bytes of text: ask for fewer"
+        );
     }
     let target = target(&doc, &choices)?;
+    let question = match file.output_type {
+        OutputType::LoglikelihoodRolling => String::new(),
+        _ => templates.text(&doc)?,
+    };
+    let bytes = match &target {
+        Target::Choice(_) => (context.len() + question.len() + file.target_delimiter.len()) * choices.len(),
+        Target::Text(text) => context.len() + question.len() + text.len(),
+    };
+    let bytes = bytes + choices.iter().map(String::len).sum::<usize>();
+    *left_bytes = left_bytes.checked_sub(bytes).with_context(|| {
+        format!("its requests have more than {MAX_REQUEST_BYTES} bytes of text: set a `limit`, or ask for fewer shots")
+    })?;
     let requests = match (file.output_type, &target) {
         (OutputType::MultipleChoice, Target::Choice(_)) => {
-            let context = context + &templates.text(&doc)?;
+            let context = context + &question;
             let request = |choice: &String| (context.clone(), format!("{}{choice}", file.target_delimiter));
             choices.iter().map(request).collect()
         }
-        (OutputType::Loglikelihood, Target::Text(text)) => vec![(context + &templates.text(&doc)?, text.clone())],
+        (OutputType::Loglikelihood, Target::Text(text)) => vec![(context + &question, text.clone())],
         (OutputType::LoglikelihoodRolling, Target::Text(text)) => vec![(text.clone(), String::new())],
         (_, target) => bail!("its target {target:?} does not fit its output type"),
     };
@@ -254,9 +292,13 @@ fn choices(file: &TaskFile, templates: &Templates, doc: &Value) -> Result<Vec<St
             let value = templates.choice(doc)?;
             let items = value
                 .try_iter()
-                .with_context(|| format!("`doc_to_choice` gives {value}, which is no list"))?;
-            let items: Vec<String> = items.map(|item| template::render(&item)).collect();
-            ensure!(!items.is_empty(), "`doc_to_choice` gives no choices");
+                .with_context(|| format!("`doc_to_choice` gives a {}, which is no list", value.kind()))?;
+            let items = items.take(MAX_CHOICES + 1).map(|item| language::shown(&item));
+            let items: Vec<String> = items.collect::<Result<_, _>>()?;
+            ensure!(
+                (1..=MAX_CHOICES).contains(&items.len()),
+                "`doc_to_choice` must give 1 to {MAX_CHOICES} choices"
+            );
             Ok(items)
         }
     }
@@ -269,7 +311,7 @@ fn target(file: &TaskFile, templates: &Templates, doc: &Value, choices: &[String
         Source::List(_) => bail!("`doc_to_target` is a list: several targets are not supported"),
         Source::Text(_) => templates.target(doc)?,
     };
-    let text = template::render(&value);
+    let text = language::shown(&value)?;
     if file.output_type != OutputType::MultipleChoice {
         return Ok(Target::Text(text));
     }
@@ -281,6 +323,9 @@ fn target(file: &TaskFile, templates: &Templates, doc: &Value, choices: &[String
     };
     match index.filter(|&index: &usize| index < choices.len()) {
         Some(index) => Ok(Target::Choice(index)),
-        None => bail!("target `{text}` is none of its {} choices", choices.len()),
+        None => {
+            let text: String = text.chars().take(200).collect();
+            bail!("target `{text}` is none of its {} choices", choices.len())
+        }
     }
 }

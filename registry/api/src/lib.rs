@@ -16,6 +16,7 @@ pub mod event;
 pub mod page;
 pub mod path;
 pub mod push_session;
+pub mod range;
 pub mod reference;
 pub mod result;
 pub mod run;

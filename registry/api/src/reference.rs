@@ -6,7 +6,7 @@ use std::str::FromStr;
 use fineline_format::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::text::string_schema;
+use crate::text::{said, string_schema};
 
 /// The longest tag, release or spelling, in bytes.
 pub const MAX_REFERENCE_BYTES: usize = 128;
@@ -43,7 +43,8 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{what} `{name}` is refused: use letters, digits, `.`, `_`, `-` and single `/`, at most 128 bytes"
+            "{what} `{}` is refused: use letters, digits, `.`, `_`, `-` and single `/`, at most 128 bytes",
+            said(name)
         ))
     }
 }
@@ -78,7 +79,7 @@ impl FromStr for Reference {
             return digits
                 .parse()
                 .map(Self::Step)
-                .map_err(|_| format!("step `{digits}` is too large"));
+                .map_err(|_| format!("step `{}` is too large", said(digits)));
         }
         check_name("reference", text)?;
         Ok(Self::Name(text.to_owned()))

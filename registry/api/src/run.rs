@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::deletion::Retention;
-use crate::text::string_schema;
+use crate::text::{said, string_schema};
 
 /// The longest namespace or name, in bytes.
 const MAX_PART_BYTES: usize = 96;
@@ -73,7 +73,10 @@ fn check_part(what: &str, part: &str) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("{what} `{part}` {rule}: write the run as NAMESPACE/NAME"))
+    Err(format!(
+        "{what} `{}` {rule}: write the run as NAMESPACE/NAME",
+        said(part)
+    ))
 }
 
 impl FromStr for RunName {
@@ -82,7 +85,7 @@ impl FromStr for RunName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('/') {
             Some((namespace, name)) => Self::new(namespace, name),
-            None => Err(format!("`{text}` is no run: write it as NAMESPACE/NAME")),
+            None => Err(format!("`{}` is no run: write it as NAMESPACE/NAME", said(text))),
         }
     }
 }
@@ -176,14 +179,14 @@ impl FromStr for RunPattern {
         }
         let hint = "write `*`, `NAMESPACE/*`, `NAMESPACE/PREFIX*` or `NAMESPACE/NAME`";
         let Some((namespace, name)) = text.split_once('/') else {
-            return Err(format!("`{text}` is no pattern of runs: {hint}"));
+            return Err(format!("`{}` is no pattern of runs: {hint}", said(text)));
         };
         match name.strip_suffix('*') {
             None => RunName::new(namespace, name).map(Self::One),
             Some(prefix) => {
                 // A prefix may end where a name may not ("amber-"), so only its letters are checked.
                 RunName::new(namespace, &format!("{}0", prefix.trim_start_matches('.')))
-                    .map_err(|_| format!("`{text}` is no pattern of runs: {hint}"))?;
+                    .map_err(|_| format!("`{}` is no pattern of runs: {hint}", said(text)))?;
                 Ok(Self::Prefix {
                     namespace: namespace.to_owned(),
                     prefix: prefix.to_owned(),

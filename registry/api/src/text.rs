@@ -1,5 +1,10 @@
 //! One macro for the enums that travel as a fixed word: text, serde, parsing and listing from one table.
 
+/// What a caller wrote, as it stands in a refusal: the rule that it breaks must still be seen behind it.
+pub(crate) fn said(text: &str) -> String {
+    fineline_format::shown_within(130, text)
+}
+
 /// Declares an enum whose variants are written as the given words in JSON, URLs, flags and the database.
 macro_rules! words {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -32,7 +37,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| {
                     let known: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
-                    format!("`{text}` is none of {}", known.join(", "))
+                    format!("`{}` is none of {}", $crate::text::said(text), known.join(", "))
                 })
             }
         }

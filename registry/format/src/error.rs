@@ -44,16 +44,27 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    pub(crate) fn container(file: &str, what: impl Into<String>) -> Self {
+    pub(crate) fn container(file: &str, what: impl AsRef<str>) -> Self {
         Self::Container {
             file: shown(file),
-            what: shown(&what.into()),
+            what: shown(what.as_ref()),
+        }
+    }
+
+    pub(crate) fn manifest(what: impl AsRef<str>) -> Self {
+        Self::Manifest(shown(what.as_ref()))
+    }
+
+    pub(crate) fn index(index: &str, what: impl AsRef<str>) -> Self {
+        Self::Index {
+            index: shown(index),
+            what: shown(what.as_ref()),
         }
     }
 
     pub(crate) fn io(file: &str) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io {
-            file: file.to_owned(),
+            file: shown(file),
             source,
         }
     }
@@ -61,11 +72,15 @@ impl FormatError {
 
 /// Text from an input as it may stand in a message or a log: control characters escaped, at most 400 characters.
 pub(crate) fn shown(text: &str) -> String {
-    const MAX_CHARS: usize = 400;
+    shown_within(400, text)
+}
+
+/// Text from an input as it may stand in a message or a log: control characters escaped, and no more than so many of it.
+pub fn shown_within(max_chars: usize, text: &str) -> String {
     let mut shown = String::new();
     for (i, c) in text.chars().enumerate() {
         match c {
-            _ if i == MAX_CHARS => {
+            _ if i == max_chars => {
                 shown.push('…');
                 break;
             }
@@ -74,6 +89,11 @@ pub(crate) fn shown(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A name from an input within a message: its first 80 characters.
+pub(crate) fn short(name: &str) -> &str {
+    name.char_indices().nth(80).map_or(name, |(end, _)| &name[..end])
 }
 
 #[cfg(test)]

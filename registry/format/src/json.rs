@@ -1,11 +1,15 @@
-//! JSON objects whose keys must be unique: two readers of one duplicate would see two different
-//! files.
+//! JSON objects whose keys must be unique: two readers of one duplicate would see two different files.
+//!
+//! **Invariant:** an object has at most [`MAX_MEMBERS`] members, since each takes many times the memory of its text.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// The most members of an object: more than the tensors that a file may have.
+const MAX_MEMBERS: usize = 1 << 18;
 
 /// The members of an object, in their order; a repeated key is an error.
 #[derive(Debug)]
@@ -33,6 +37,11 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for UniqueVisitor<V> {
                 return Err(A::Error::custom(format_args!(
                     "the key `{}` stands twice",
                     crate::error::shown(&key)
+                )));
+            }
+            if members.len() == MAX_MEMBERS {
+                return Err(A::Error::custom(format_args!(
+                    "an object has more than {MAX_MEMBERS} members"
                 )));
             }
             members.push((key, value));

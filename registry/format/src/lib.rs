@@ -18,10 +18,11 @@ pub mod suite;
 pub mod task;
 mod torch;
 pub mod weights;
+mod yaml;
 mod zip;
 
 pub use digest::{Digest, Hasher};
-pub use error::FormatError;
+pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};
 pub use manifest::{FileEntry, Manifest, check_path};
 pub use source::ReadAt;

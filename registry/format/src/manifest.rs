@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::shown;
 use crate::{Digest, FormatError};
 
 /// The most files that a checkpoint may have.
@@ -56,11 +57,11 @@ impl Manifest {
     /// more than [`MAX_FILES`].
     pub fn new(mut files: Vec<FileEntry>) -> Result<Self, FormatError> {
         if files.is_empty() {
-            return Err(FormatError::Manifest("a checkpoint needs at least one file".to_owned()));
+            return Err(FormatError::manifest("a checkpoint needs at least one file"));
         }
         if files.len() > MAX_FILES {
             let n = files.len();
-            return Err(FormatError::Manifest(format!(
+            return Err(FormatError::manifest(format!(
                 "it has {n} files and may have {MAX_FILES}: pack the small ones"
             )));
         }
@@ -70,7 +71,7 @@ impl Manifest {
             check_path(&file.path)?;
             if let Some(other) = folded.insert(file.path.to_lowercase(), &file.path) {
                 let path = &file.path;
-                return Err(FormatError::Manifest(format!(
+                return Err(FormatError::manifest(format!(
                     "`{path}` and `{other}` meet where case is ignored: rename one"
                 )));
             }
@@ -82,7 +83,7 @@ impl Manifest {
                 .map(|(at, _)| file.path[..at].to_lowercase());
             if let Some(parent) = parents.into_iter().find(|parent| folded.contains_key(parent)) {
                 let path = &file.path;
-                return Err(FormatError::Manifest(format!(
+                return Err(FormatError::manifest(format!(
                     "`{parent}` is a file and a folder of `{path}`: rename one"
                 )));
             }
@@ -92,8 +93,8 @@ impl Manifest {
             .try_fold(0u64, |sum, file| sum.checked_add(file.size_bytes));
         match total {
             Some(total) if i64::try_from(total).is_ok() => Ok(Self { files }),
-            _ => Err(FormatError::Manifest(
-                "its files' sizes add up to more than can be counted".to_owned(),
+            _ => Err(FormatError::manifest(
+                "its files' sizes add up to more than can be counted",
             )),
         }
     }
@@ -130,9 +131,9 @@ impl Manifest {
     /// [`FormatError::Manifest`] when it is anything else.
     pub fn from_json(bytes: &[u8]) -> Result<Self, FormatError> {
         let canonical: Canonical =
-            serde_json::from_slice(bytes).map_err(|error| FormatError::Manifest(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| FormatError::manifest(error.to_string()))?;
         let files = canonical.files.into_iter().map(|file| {
-            let digest = Digest::from_hex(&file.sha256).map_err(|error| FormatError::Manifest(error.to_string()))?;
+            let digest = Digest::from_hex(&file.sha256).map_err(|error| FormatError::manifest(error.to_string()))?;
             Ok(FileEntry {
                 path: file.path,
                 size_bytes: file.size,
@@ -141,7 +142,7 @@ impl Manifest {
         });
         let manifest = Self::new(files.collect::<Result<_, FormatError>>()?)?;
         if manifest.to_canonical_json() != bytes {
-            return Err(FormatError::Manifest("it is not in the canonical form".to_owned()));
+            return Err(FormatError::manifest("it is not in the canonical form"));
         }
         Ok(manifest)
     }
@@ -153,7 +154,7 @@ impl Manifest {
 }
 
 /// Checks a file's path: relative, `/` between parts, none of which is empty, `.` or `..`; no backslash, colon or
-/// control character; no part that Windows takes the end from; at most 512 bytes, 255 a part.
+/// control character; no part that Windows takes the end from or for a device; at most 512 bytes, 255 a part.
 ///
 /// # Errors
 /// [`FormatError::Path`] with the rule that is broken.
@@ -173,13 +174,25 @@ pub fn check_path(path: &str) -> Result<(), FormatError> {
         "it holds a backslash, a colon or a control character"
     } else if part_is(&|part| part.ends_with(['.', ' ']) || part.starts_with(' ')) {
         "a part of it begins with a space or ends with a space or a dot"
+    } else if part_is(&is_device) {
+        "a part of it is the name of a device on Windows"
     } else {
         return Ok(());
     };
     Err(FormatError::Path {
-        path: path.chars().take(MAX_PATH_BYTES).collect(),
+        path: shown(path),
         rule,
     })
+}
+
+/// Whether Windows takes a name for a device, whatever its case and its extension.
+fn is_device(part: &str) -> bool {
+    let stem = part.split('.').next().unwrap_or(part).trim_end().to_ascii_uppercase();
+    let numbered = |kind: &str| {
+        let number = stem.strip_prefix(kind).unwrap_or_default();
+        number.chars().count() == 1 && number.contains(|c: char| c.is_ascii_digit() || "¹²³".contains(c))
+    };
+    ["AUX", "CON", "CONIN$", "CONOUT$", "NUL", "PRN"].contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 
 #[cfg(test)]
@@ -212,12 +225,40 @@ mod tests {
     #[test]
     fn a_path_that_leaves_the_folder_is_refused() {
         let bad = [
-            "", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "c:a", "a\nb", "a.", "a /b", "a\0",
+            "",
+            "/a",
+            "../a",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            "a\\b",
+            "c:a",
+            "a\nb",
+            "a.",
+            "a /b",
+            "a\0",
+            "CON",
+            "a/nul.txt",
+            "aux .x.json",
+            "com1",
+            "Lpt³.bin",
+            "conin$",
         ];
         for path in bad {
             assert!(check_path(path).is_err(), "{path:?}");
         }
-        for path in ["config.json", "onnx/model.bin", ".gitattributes", "a b", "模型.json"] {
+        for path in [
+            "config.json",
+            "onnx/model.bin",
+            ".gitattributes",
+            "a b",
+            "模型.json",
+            "console",
+            "com",
+            "com10",
+            "x.con",
+        ] {
             assert!(check_path(path).is_ok(), "{path:?}");
         }
     }

@@ -279,7 +279,7 @@ impl Machine<'_> {
     fn reduce(&mut self, callable: &Value, args: &Value) -> Res<()> {
         match rebuild::construct(&self.arena, callable, args)? {
             Made::Tensor(view) => {
-                self.grow(view.shape.len())?;
+                self.grow(view.shape.len() + view.strides.len())?;
                 self.stack.push(Value::Tensor(view));
             }
             Made::Dict(items) => {

@@ -5,10 +5,7 @@
 use std::rc::Rc;
 
 use crate::pickle::{Node, Value};
-use crate::weights::Dtype;
-
-/// The most dimensions of a tensor, as PyTorch bounds them.
-const MAX_RANK: usize = 64;
+use crate::weights::{Dtype, MAX_RANK};
 
 /// A storage that a tensor is a view of.
 #[derive(Debug, Clone, PartialEq, Eq)]

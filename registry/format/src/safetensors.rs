@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::FormatError;
+use crate::error::short;
 use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
-use crate::weights::{Dtype, Tensor, TensorLayout, checked_size};
+use crate::weights::{Dtype, MAX_NAME_BYTES, MAX_RANK, Tensor, TensorLayout, checked_size};
 
 /// The longest header, as the reference implementation bounds it.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -65,7 +66,7 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Safetensors, Forma
                 .map_err(|error| refused(format!("its `__metadata__` is no object of strings: {error}")))?;
         } else {
             let tensor = tensor(&name, entry.get(), data_offset);
-            tensors.push(tensor.map_err(|what| refused(format!("tensor `{name}`: {what}")))?);
+            tensors.push(tensor.map_err(|what| refused(format!("tensor `{}`: {what}", short(&name))))?);
         }
     }
     cover(&mut tensors, data_offset, size).map_err(refused)?;
@@ -73,12 +74,20 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Safetensors, Forma
 }
 
 fn tensor(name: &str, entry: &str, data_offset: u64) -> Result<Tensor, String> {
+    if name.len() > MAX_NAME_BYTES {
+        let n = name.len();
+        return Err(format!("its name has {n} bytes, {MAX_NAME_BYTES} are the most"));
+    }
     if entry.len() > MAX_ENTRY_BYTES {
         let n = entry.len();
         return Err(format!("its entry has {n} bytes, {MAX_ENTRY_BYTES} are the most"));
     }
     let fields: Fields = serde_json::from_str(entry).map_err(|error| format!("its entry is wrong: {error}"))?;
     let (shape, [begin, end]) = (fields.shape, fields.data_offsets);
+    if shape.len() > MAX_RANK {
+        let n = shape.len();
+        return Err(format!("it has {n} dimensions, {MAX_RANK} are the most"));
+    }
     let dtype: Dtype = fields.dtype.parse()?;
     let (_, size_bytes) = checked_size(&shape, dtype).ok_or("its size overflows")?;
     if begin > end || end - begin != size_bytes {

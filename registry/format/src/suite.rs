@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::error::shown;
+use crate::{Digest, yaml};
 
 /// The most tasks of a suite.
 const MAX_TASKS: usize = 1000;
@@ -52,7 +53,7 @@ impl FromStr for EvalDtype {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let all = [Self::Float32, Self::Bfloat16, Self::Float16];
         let found = all.into_iter().find(|dtype| dtype.as_str() == text);
-        found.ok_or_else(|| format!("dtype `{text}` is none of float32, bfloat16, float16"))
+        found.ok_or_else(|| format!("dtype `{}` is none of float32, bfloat16, float16", shown(text)))
     }
 }
 
@@ -84,7 +85,9 @@ impl SuiteFile {
     /// # Errors
     /// [`SuiteError`] that names the field.
     pub fn parse(yaml: &str) -> Result<Self, SuiteError> {
-        let file: Self = serde_yaml_ng::from_str(yaml).map_err(|error| SuiteError(error.to_string()))?;
+        let file =
+            yaml::parse(yaml).and_then(|root| serde_yaml_ng::from_value(root).map_err(|error| error.to_string()));
+        let file: Self = file.map_err(|error| SuiteError(shown(&error)))?;
         if file.tasks.is_empty() {
             return Err(SuiteError(format!(
                 "suite `{}` has no tasks: list task files under `tasks`",

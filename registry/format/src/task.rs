@@ -11,6 +11,9 @@ use std::fmt;
 
 use serde_yaml_ng::{Mapping, Value};
 
+use crate::error::shown;
+use crate::yaml;
+
 /// Why a task is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("task `{task}` is refused: {what}")]
@@ -140,10 +143,10 @@ impl TaskFile {
     /// [`TaskError`] that names the task, the field, and what to do.
     pub fn parse(yaml: &str) -> Result<Self, TaskError> {
         let refused = |task: &str, what: String| TaskError {
-            task: task.to_owned(),
-            what,
+            task: shown(task),
+            what: shown(&what),
         };
-        let root: Value = serde_yaml_ng::from_str(yaml).map_err(|error| refused("?", format!("no YAML: {error}")))?;
+        let root = yaml::parse(yaml).map_err(|error| refused("?", format!("no YAML: {error}")))?;
         let Value::Mapping(fields) = root else {
             return Err(refused("?", "the YAML is no mapping".to_owned()));
         };

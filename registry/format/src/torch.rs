@@ -1,16 +1,17 @@
 //! The reader of PyTorch's zip form: `PREFIX/data.pkl` says which tensors are views of which storages, and
 //! `PREFIX/data/KEY` holds each storage as it is.
 //!
-//! **Invariant:** every view that is given lies inside of its storage, and all views together have at most
-//! [`MAX_ALIASING`] times the file's bytes: so hashing them is work in proportion to the file.
+//! **Invariant:** every view that is given lies inside of its storage, and all views together have, and are gathered
+//! from, at most [`MAX_ALIASING`] times the file's bytes: so hashing them is work in proportion to the file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
 use crate::pickle::{self, Node, Pickle, Value};
 use crate::rebuild::View;
 use crate::source::{ReadAt, read_vec};
 use crate::split::Span;
-use crate::weights::{Tensor, TensorLayout, checked_size};
+use crate::weights::{MAX_NAME_BYTES, MAX_TENSORS, Tensor, TensorLayout, checked_size};
 use crate::zip::{self, Entry};
 use crate::{Element, FormatError};
 
@@ -18,9 +19,6 @@ use crate::{Element, FormatError};
 pub(crate) use crate::zip::LOCAL_MAGIC as ZIP_MAGIC;
 
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
-
-/// The longest name of a tensor: a pickle can name many by one text.
-const MAX_NAME_BYTES: usize = 1 << 10;
 
 /// How often a file's bytes may stand in its tensors: tied weights share a storage, a zoo of views does not.
 const MAX_ALIASING: u64 = 8;
@@ -49,10 +47,10 @@ fn open(source: &dyn ReadAt, file: &str) -> Result<Option<Archive>, FormatError>
     let prefix = data.name.strip_suffix("data.pkl").expect("found by its end").to_owned();
     let size = usize::try_from(data.size_bytes).expect("bounded above");
     let pickle = read_vec(source, data.offset, size).map_err(FormatError::io(file))?;
-    let data_prefix = format!("{prefix}data/");
+    let (data_prefix, byte_order) = (format!("{prefix}data/"), format!("{prefix}byteorder"));
     let mut storages = BTreeMap::new();
     for entry in entries {
-        if entry.name == format!("{prefix}byteorder") {
+        if entry.name == byte_order {
             let n = usize::try_from(entry.size_bytes.min(16)).expect("at most 16");
             let order = read_vec(source, entry.offset, n).map_err(FormatError::io(file))?;
             if order != b"little" {
@@ -107,29 +105,29 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Tensor>, Forma
     let views = pickle::read(&archive.pickle)
         .and_then(|pickle| state_dict(&pickle))
         .map_err(|what| FormatError::container(file, what))?;
-    let mut names = BTreeSet::new();
     let mut tensors = Vec::with_capacity(views.len());
     let mut left_bytes = source.size_bytes().saturating_mul(MAX_ALIASING);
     for (name, view) in views {
         let tensor = place(&name, &view, &archive.storages)
             .map_err(|what| FormatError::container(file, format!("tensor `{name}`: {what}")))?;
-        left_bytes = left_bytes.checked_sub(tensor.size_bytes()).ok_or_else(|| {
-            let what = format!("its tensors share storages over {MAX_ALIASING} times: save them contiguous");
-            FormatError::container(file, what)
-        })?;
-        if !names.insert(name) {
-            return Err(FormatError::container(
-                file,
-                format!("tensor `{}` stands twice", tensor.name),
-            ));
-        }
+        let (TensorLayout::Contiguous { size_bytes, .. } | TensorLayout::Strided { size_bytes, .. }) = &tensor.layout;
+        left_bytes = left_bytes
+            .checked_sub(tensor.size_bytes().max(*size_bytes))
+            .ok_or_else(|| {
+                let what = format!("its tensors share storages over {MAX_ALIASING} times: save them contiguous");
+                FormatError::container(file, what)
+            })?;
         tensors.push(tensor);
     }
     Ok(tensors)
 }
 
-/// The tensors of a state dict: the top-level dict, or the one that it holds under a trainer's usual key.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(String, View)>, String> {
+/// A tensor of a state dict, by its name.
+type Named = (Rc<str>, Rc<View>);
+
+/// The tensors of a state dict: the top-level dict, or the one that it holds under a trainer's usual key. Names and views
+/// stay the pickle's own, which can recall one many times.
+fn state_dict(pickle: &Pickle) -> Result<Vec<Named>, String> {
     let dict = |value: &Value| match value {
         Value::Node(at) => match &pickle.arena[*at] {
             Node::Dict(items) => Some(items),
@@ -148,12 +146,20 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(String, View)>, String> {
         (Some(inner), None) if !top.iter().any(|(_, value)| is_tensor(value)) => inner,
         _ => top,
     };
+    if items.len() > MAX_TENSORS {
+        let n = items.len();
+        return Err(format!("its dict has {n} entries, {MAX_TENSORS} are the most"));
+    }
+    let mut names = HashSet::new();
     let tensor = |(key, value): &(Value, Value)| match (key, value) {
         (Value::Str(name), Value::Tensor(_)) if name.len() > MAX_NAME_BYTES => Err(format!(
             "a tensor's name has {} bytes, {MAX_NAME_BYTES} are the most",
             name.len()
         )),
-        (Value::Str(name), Value::Tensor(view)) => Ok((name.to_string(), View::clone(view))),
+        (Value::Str(name), Value::Tensor(_)) if !names.insert(Rc::clone(name)) => {
+            Err(format!("tensor `{name}` stands twice"))
+        }
+        (Value::Str(name), Value::Tensor(view)) => Ok((Rc::clone(name), Rc::clone(view))),
         (Value::Str(name), _) => Err(format!("entry `{name}` of its dict is no tensor")),
         _ => Err("a key of its dict is no text".to_owned()),
     };
@@ -191,19 +197,15 @@ fn place(name: &str, view: &View, storages: &BTreeMap<String, Entry>) -> Result<
     if n_elements > 0 && last.is_none_or(|last| last >= n_stored) {
         return Err(format!("it reaches outside of its storage `data/{key}`"));
     }
-    let layout = if contiguous {
-        let first = if n_elements == 0 { 0 } else { view.first_element };
-        TensorLayout::Contiguous {
-            offset: entry.offset + first * dtype.size_bytes(),
-            size_bytes,
-        }
-    } else {
-        TensorLayout::Strided {
-            storage_offset: entry.offset,
-            storage_size_bytes,
-            first_element: view.first_element,
+    let first = if n_elements == 0 { 0 } else { view.first_element };
+    let offset = entry.offset + first * dtype.size_bytes();
+    let layout = match last {
+        Some(last) if !contiguous => TensorLayout::Strided {
+            offset,
+            size_bytes: (last - first + 1) * dtype.size_bytes(),
             strides: view.strides.clone(),
-        }
+        },
+        _ => TensorLayout::Contiguous { offset, size_bytes },
     };
     Ok(Tensor {
         name: name.to_owned(),

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::error::short;
 use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::split::PIECE_BYTES;
@@ -18,7 +19,13 @@ use crate::{Digest, FormatError, Hasher, Manifest, safetensors, torch};
 const MAX_STRIDED_BYTES: u64 = 1 << 30;
 
 /// The most tensors of a file.
-const MAX_TENSORS: usize = 200_000;
+pub(crate) const MAX_TENSORS: usize = 200_000;
+
+/// The longest name of a tensor.
+pub(crate) const MAX_NAME_BYTES: usize = 1 << 10;
+
+/// The most dimensions of a tensor, as PyTorch bounds them.
+pub(crate) const MAX_RANK: usize = 64;
 
 /// The largest index that is read.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -160,12 +167,10 @@ pub enum TensorLayout {
     },
     /// A view of a storage (PyTorch), not in row-major order.
     Strided {
-        /// Where the storage begins in the file.
-        storage_offset: u64,
-        /// The storage's bytes.
-        storage_size_bytes: u64,
-        /// The element of the storage that is the tensor's first.
-        first_element: u64,
+        /// Where its first element begins in the file.
+        offset: u64,
+        /// Bytes from there to the end of its last element.
+        size_bytes: u64,
         /// Elements from one index to the next, for each dimension.
         strides: Vec<u64>,
     },
@@ -243,31 +248,30 @@ pub fn read_tensor(source: &dyn ReadAt, tensor: &Tensor) -> Result<Vec<u8>, Form
     match &tensor.layout {
         TensorLayout::Contiguous { offset, size_bytes } => read_piece(source, *offset, *size_bytes, &tensor.name),
         TensorLayout::Strided {
-            storage_offset,
-            storage_size_bytes,
-            first_element,
+            offset,
+            size_bytes,
             strides,
         } => {
-            if *storage_size_bytes > MAX_STRIDED_BYTES || tensor.size_bytes() > MAX_STRIDED_BYTES {
-                let what = "it is a view of a storage over 1 GiB: save it contiguous";
+            if *size_bytes > MAX_STRIDED_BYTES || tensor.size_bytes() > MAX_STRIDED_BYTES {
+                let what = "it is a view over 1 GiB of a storage: save it contiguous";
                 return Err(FormatError::container(&tensor.name, what));
             }
-            let storage = read_piece(source, *storage_offset, *storage_size_bytes, &tensor.name)?;
-            Ok(gather(&storage, tensor, *first_element, strides))
+            let viewed = read_piece(source, *offset, *size_bytes, &tensor.name)?;
+            Ok(gather(&viewed, tensor, strides))
         }
     }
 }
 
-/// The values of a view in row-major order; the reader has checked that the view lies inside of its storage.
-fn gather(storage: &[u8], tensor: &Tensor, first_element: u64, strides: &[u64]) -> Vec<u8> {
+/// The values of a view in row-major order; `viewed` reaches from its first element to its last.
+fn gather(viewed: &[u8], tensor: &Tensor, strides: &[u64]) -> Vec<u8> {
     let width = tensor.dtype.size_bytes();
-    let mut values = Vec::new();
+    let mut values = Vec::with_capacity(usize::try_from(tensor.size_bytes()).expect("at most 1 GiB"));
     let mut index = vec![0; tensor.shape.len()];
     let n: u64 = tensor.shape.iter().product();
     for _ in 0..n {
-        let element = first_element + index.iter().zip(strides).map(|(i, stride)| i * stride).sum::<u64>();
-        let begin = usize::try_from(element * width).expect("inside of a storage in memory");
-        values.extend_from_slice(&storage[begin..begin + usize::try_from(width).expect("at most 8")]);
+        let element = index.iter().zip(strides).map(|(i, stride)| i * stride).sum::<u64>();
+        let begin = usize::try_from(element * width).expect("inside of what is in memory");
+        values.extend_from_slice(&viewed[begin..begin + usize::try_from(width).expect("at most 8")]);
         for (dim, size) in tensor.shape.iter().enumerate().rev() {
             index[dim] += 1;
             if index[dim] < *size {
@@ -290,7 +294,7 @@ pub fn weights_digest(
     for (name, dtype, shape, digest) in tensors {
         let entry = (name.clone(), dtype.as_str(), shape, digest.to_hex());
         if sorted.insert(name.clone(), entry).is_some() {
-            return Err(FormatError::Manifest(format!(
+            return Err(FormatError::manifest(format!(
                 "tensor `{name}` stands in two files: keep one"
             )));
         }
@@ -331,10 +335,7 @@ struct Index {
 
 /// Which shard the index names for each tensor.
 fn parse_index(index: &str, json: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
-    let refused = |what: String| FormatError::Index {
-        index: index.to_owned(),
-        what,
-    };
+    let refused = |what: String| FormatError::index(index, what);
     if json.len() as u64 > MAX_INDEX_BYTES {
         return Err(refused(format!("it has more than {MAX_INDEX_BYTES} bytes")));
     }
@@ -360,17 +361,12 @@ pub fn weight_files(manifest: &Manifest, index_json: Option<&[u8]>) -> Result<Op
             shards: vec![path.to_owned()],
         }));
     }
-    let json = index_json.ok_or_else(|| FormatError::Index {
-        index: path.to_owned(),
-        what: "its content is not given: read it first".to_owned(),
-    })?;
+    let json = index_json.ok_or_else(|| FormatError::index(path, "its content is not given: read it first"))?;
     let shards: BTreeSet<String> = parse_index(path, json)?.into_values().collect();
     if let Some(missing) = shards.iter().find(|shard| manifest.get(shard).is_none()) {
+        let missing = short(missing);
         let what = format!("it names shard `{missing}`, which is not there: add the shard or mend the index");
-        return Err(FormatError::Index {
-            index: path.to_owned(),
-            what,
-        });
+        return Err(FormatError::index(path, what));
     }
     Ok(Some(WeightFiles {
         index: Some(path.to_owned()),
@@ -387,12 +383,7 @@ pub fn check_index(
     index_json: &[u8],
     names_by_shard: &BTreeMap<String, BTreeSet<String>>,
 ) -> Result<(), FormatError> {
-    let refused = |what: String| {
-        Err(FormatError::Index {
-            index: index.to_owned(),
-            what,
-        })
-    };
+    let refused = |what: String| Err(FormatError::index(index, what));
     let parsed = parse_index(index, index_json)?;
     for (tensor, shard) in &parsed {
         if !names_by_shard.get(shard).is_some_and(|names| names.contains(tensor)) {

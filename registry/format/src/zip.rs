@@ -1,8 +1,10 @@
 //! The reader of a zip's central directory, as far as PyTorch's files need it, zip64 included.
 //!
-//! **Invariant:** every entry that is given lies inside of the file, and no two of them overlap or have one name.
+//! **Invariant:** every entry that is given lies inside of the file, and no two of them overlap or have one name. The file
+//! is read once from its front to its back, whatever order the directory has: a stored file is decoded chunk by chunk.
 
 use std::collections::HashSet;
+use std::io;
 
 use crate::FormatError;
 use crate::source::{ReadAt, read_vec};
@@ -19,6 +21,10 @@ const END_BYTES: usize = 22;
 const LOCATOR64_BYTES: usize = 20;
 const MAX_COMMENT_BYTES: usize = 65_535;
 const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
+const LOCAL_BYTES: usize = 30;
+
+/// The most entries: more than the tensors that a file may have.
+const MAX_ENTRIES: usize = 1 << 18;
 
 /// An entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,15 @@ pub(crate) struct Entry {
     pub(crate) size_bytes: u64,
     /// Whether they are the content itself: neither compressed nor encrypted.
     pub(crate) is_stored: bool,
+}
+
+/// What the directory says of an entry.
+struct Listed<'a> {
+    name: &'a str,
+    /// Where its local header begins.
+    header: u64,
+    packed_bytes: u64,
+    is_stored: bool,
 }
 
 struct Directory {
@@ -50,42 +65,72 @@ pub(crate) fn read(source: &dyn ReadAt, file: &str) -> Result<Vec<Entry>, Format
         return Err(refused("its zip directory is larger than 64 MiB"));
     }
     let size = usize::try_from(directory.size_bytes).expect("bounded above");
-    let bytes = read_vec(source, directory.offset, size)
-        .map_err(|_| refused("its zip directory lies outside of it: it is cut short"))?;
-    let mut rest = bytes.as_slice();
-    let mut entries = Vec::new();
-    while !rest.is_empty() {
-        let (entry, after) = central_entry(source, file, rest)?;
-        rest = after;
-        entries.push(entry);
-    }
-    if entries.len() as u64 != directory.n_entries {
-        return Err(refused(
-            "its zip directory holds another number of entries than it says",
-        ));
-    }
-    entries.sort_by_key(|entry| (entry.offset, entry.size_bytes));
+    let bytes = read_vec(source, directory.offset, size).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => refused("its zip directory lies outside of it: it is cut short"),
+        _ => FormatError::io(file)(error),
+    })?;
+    let mut listed = list(file, &bytes, directory.n_entries)?;
+    listed.sort_by_key(|entry| (entry.header, entry.packed_bytes));
     let mut names = HashSet::new();
+    let mut entries = Vec::with_capacity(listed.len());
     let mut at = 0;
-    for entry in &entries {
-        if !names.insert(entry.name.as_str()) {
-            return Err(FormatError::container(
-                file,
-                format!("zip entry `{}` stands twice", entry.name),
-            ));
+    for entry in listed {
+        let name = entry.name;
+        if !names.insert(name) {
+            return Err(refused(&format!("zip entry `{name}` stands twice")));
         }
-        if entry.offset < at {
-            return Err(FormatError::container(
-                file,
-                format!("zip entry `{}` overlaps another", entry.name),
-            ));
+        if entry.header < at {
+            return Err(refused(&format!("zip entry `{name}` overlaps another")));
         }
+        let entry = place(source, file, &entry)?;
         at = entry.offset + entry.size_bytes;
+        entries.push(entry);
     }
     if at > directory.offset {
         return Err(refused("a zip entry overlaps the directory"));
     }
     Ok(entries)
+}
+
+/// What the directory lists, in its own order.
+fn list<'a>(file: &str, bytes: &'a [u8], n_entries: u64) -> Result<Vec<Listed<'a>>, FormatError> {
+    if n_entries > MAX_ENTRIES as u64 {
+        let what = format!("its zip directory says {n_entries} entries, {MAX_ENTRIES} are the most");
+        return Err(FormatError::container(file, what));
+    }
+    let (mut rest, mut listed) = (bytes, Vec::new());
+    while !rest.is_empty() && listed.len() as u64 <= n_entries {
+        let (entry, after) = central_entry(file, rest)?;
+        rest = after;
+        listed.push(entry);
+    }
+    if listed.len() as u64 != n_entries {
+        let what = "its zip directory holds another number of entries than it says";
+        return Err(FormatError::container(file, what));
+    }
+    Ok(listed)
+}
+
+/// Where an entry's bytes lie, by its local header.
+fn place(source: &dyn ReadAt, file: &str, listed: &Listed<'_>) -> Result<Entry, FormatError> {
+    let refused = |what: &str| FormatError::container(file, format!("zip entry `{}` {what}", listed.name));
+    let local = read_vec(source, listed.header, LOCAL_BYTES).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => refused("lies outside of it"),
+        _ => FormatError::io(file)(error),
+    })?;
+    if local[..4] != LOCAL_MAGIC {
+        return Err(refused("has no header where the directory says"));
+    }
+    let offset = listed.header + LOCAL_BYTES as u64 + u16_at(&local, 26) + u16_at(&local, 28);
+    match offset.checked_add(listed.packed_bytes) {
+        Some(end) if end <= source.size_bytes() => Ok(Entry {
+            name: listed.name.to_owned(),
+            offset,
+            size_bytes: listed.packed_bytes,
+            is_stored: listed.is_stored,
+        }),
+        _ => Err(refused("ends outside of it: it is cut short")),
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u64 {
@@ -120,7 +165,10 @@ fn find_directory(source: &dyn ReadAt, file: &str) -> Result<Directory, FormatEr
         .checked_sub(LOCATOR64_BYTES)
         .filter(|&at| tail[at..at + 4] == LOCATOR64_MAGIC);
     let Some(locator) = locator else { return Ok(plain) };
-    let end64 = read_vec(source, u64_at(&tail, locator + 8), 56).map_err(|_| cut_short())?;
+    let end64 = read_vec(source, u64_at(&tail, locator + 8), 56).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => cut_short(),
+        _ => FormatError::io(file)(error),
+    })?;
     if end64[..4] != END64_MAGIC {
         return Err(cut_short());
     }
@@ -132,7 +180,7 @@ fn find_directory(source: &dyn ReadAt, file: &str) -> Result<Directory, FormatEr
 }
 
 /// The entry at the beginning of `bytes`, and what follows it.
-fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result<(Entry, &'a [u8]), FormatError> {
+fn central_entry<'a>(file: &str, bytes: &'a [u8]) -> Result<(Listed<'a>, &'a [u8]), FormatError> {
     let refused = |what: String| FormatError::container(file, what);
     let damaged = || FormatError::container(file, "its zip directory is damaged");
     if bytes.len() < 46 || bytes[..4] != CENTRAL_MAGIC {
@@ -142,7 +190,7 @@ fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result
     let extra_at = 46 + name_size;
     let end = extra_at + extra_size + comment_size;
     let name = bytes.get(46..extra_at).ok_or_else(damaged)?;
-    let name = std::str::from_utf8(name).map_err(|_| damaged())?.to_owned();
+    let name = std::str::from_utf8(name).map_err(|_| damaged())?;
     let extra = bytes.get(extra_at..extra_at + extra_size).ok_or_else(damaged)?;
     let rest = bytes.get(end..).ok_or_else(damaged)?;
     let mut fields = [u32_at(bytes, 24), u32_at(bytes, 20), u32_at(bytes, 42)];
@@ -155,27 +203,13 @@ fn central_entry<'a>(source: &dyn ReadAt, file: &str, bytes: &'a [u8]) -> Result
             "zip entry `{name}` is stored in {packed_bytes} bytes and says that it has {size_bytes}"
         )));
     }
-    let local = read_vec(source, header, 30).map_err(|_| refused(format!("zip entry `{name}` lies outside of it")))?;
-    if local[..4] != LOCAL_MAGIC {
-        return Err(refused(format!(
-            "zip entry `{name}` has no header where the directory says"
-        )));
-    }
-    let offset = header + 30 + u16_at(&local, 26) + u16_at(&local, 28);
-    match offset.checked_add(packed_bytes) {
-        Some(end) if end <= source.size_bytes() => Ok((
-            Entry {
-                name,
-                offset,
-                size_bytes: packed_bytes,
-                is_stored,
-            },
-            rest,
-        )),
-        _ => Err(refused(format!(
-            "zip entry `{name}` ends outside of it: it is cut short"
-        ))),
-    }
+    let listed = Listed {
+        name,
+        header,
+        packed_bytes,
+        is_stored,
+    };
+    Ok((listed, rest))
 }
 
 /// Takes the 64-bit values of those fields that are all ones, in their order, from the zip64 extra field.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{Body, Json, Path};
+use crate::extract::{Body, Json, JsonList, Path};
 use crate::service::content::MAX_WHOLE_BYTES;
 use crate::service::{self};
 
@@ -81,7 +81,7 @@ async fn post_task_scores(
     caller: Caller,
     Path((id, task)): Path<(Uuid, String)>,
     headers: HeaderMap,
-    Json(scores): Json<Vec<TaskScore>>,
+    JsonList(scores): JsonList<TaskScore>,
 ) -> ApiResult<StatusCode> {
     caller.require(Scope::Evaluate)?;
     service::result::post_scores(&app, &caller, id, lease(&headers)?, &task, scores).await?;

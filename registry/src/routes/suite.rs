@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{DefaultBodyLimit, Multipart, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use fineline_api::error::ErrorCode;
 use fineline_api::suite::{DEFINITION_PART, MAX_SUITE_BYTES, PATTERN_PART};
 use fineline_api::{Binding, CreateBinding, ErrorBody, Scope, Suite};
 use fineline_format::Digest;
@@ -16,9 +18,18 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{Json, Path};
+use crate::extract::{Form, Json, Path, parse_json};
 use crate::service;
 use crate::service::suite::Upload;
+
+/// The largest part that names runs.
+const MAX_PATTERN_BYTES: usize = 1 << 10;
+
+/// The largest definition: a thousand tasks with their files take a few hundred kilobytes.
+const MAX_DEFINITION_BYTES: usize = 8 << 20;
+
+/// The most files of a suite.
+const MAX_BLOBS: usize = 20_000;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -41,30 +52,44 @@ fn parse(digest: &str) -> ApiResult<Digest> {
     request_body(content = Vec<u8>, content_type = "multipart/form-data"),
     responses((status = 201, body = Suite), (status = 200, body = Suite), (status = 422, body = ErrorBody),
         (status = "default", body = ErrorBody)))]
-async fn create_suite(State(app): State<App>, caller: Caller, form: Multipart) -> ApiResult<(StatusCode, Json<Suite>)> {
+async fn create_suite(
+    State(app): State<App>,
+    caller: Caller,
+    Form(form): Form,
+) -> ApiResult<(StatusCode, Json<Suite>)> {
     caller.require(Scope::Write)?;
     let (suite, new) = service::suite::create(&app, &caller, read_form(form).await?).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(suite)))
 }
 
 async fn read_form(mut form: Multipart) -> ApiResult<Upload> {
-    let refused = |error: axum::extract::multipart::MultipartError| ApiError::invalid(error.body_text());
     let (mut pattern, mut definition, mut blobs) = (None, None, BTreeMap::new());
-    while let Some(part) = form.next_field().await.map_err(refused)? {
+    while let Some(mut part) = form.next_field().await.map_err(broken)? {
         let name = part.name().unwrap_or_default().to_owned();
-        let bytes = part.bytes().await.map_err(refused)?;
-        match name.as_str() {
+        let known = match name.as_str() {
             PATTERN_PART => {
+                let bytes = read_part(&mut part, &name, MAX_PATTERN_BYTES).await?;
                 let text = String::from_utf8_lossy(&bytes);
-                pattern = Some(text.parse().map_err(ApiError::invalid)?);
+                pattern.replace(text.parse().map_err(ApiError::invalid)?).is_some()
             }
             DEFINITION_PART => {
-                let parsed = serde_json::from_slice(&bytes);
-                definition = Some(parsed.map_err(|error| ApiError::invalid(format!("part `{name}`: {error}")))?);
+                let bytes = read_part(&mut part, &name, MAX_DEFINITION_BYTES).await?;
+                let parsed = parse_json(&bytes);
+                let parsed = parsed.map_err(|error| ApiError::invalid(format!("part `{name}`: {error}")))?;
+                definition.replace(parsed).is_some()
             }
             digest => {
-                blobs.insert(parse(digest)?, bytes);
+                let digest = parse(digest)?;
+                let bytes = part.bytes().await.map_err(broken)?;
+                blobs.insert(digest, bytes).is_some()
             }
+        };
+        if known {
+            return Err(ApiError::invalid(format!("the form has the part `{name}` twice")));
+        }
+        if blobs.len() > MAX_BLOBS {
+            let message = format!("the form has more than {MAX_BLOBS} files");
+            return Err(ApiError::new(ErrorCode::TooLarge, message).hint("split the suite into several"));
         }
     }
     let missing = |part: &str| ApiError::invalid(format!("the form has no part `{part}`"));
@@ -74,6 +99,27 @@ async fn read_form(mut form: Multipart) -> ApiResult<Upload> {
         definition: definition.ok_or_else(|| missing(DEFINITION_PART))?,
         blobs,
     })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` asks for")]
+fn broken(error: MultipartError) -> ApiError {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(ErrorCode::TooLarge, "the form is larger than 256 MiB"),
+        _ => ApiError::invalid(format!("the form can't be read: {}", error.body_text())),
+    }
+}
+
+/// A part that is small: it ends with an error as soon as it is not.
+async fn read_part(part: &mut Field<'_>, name: &str, max_bytes: usize) -> ApiResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(more) = part.chunk().await.map_err(broken)? {
+        if bytes.len() + more.len() > max_bytes {
+            let message = format!("the part `{name}` has more than {max_bytes} bytes");
+            return Err(ApiError::new(ErrorCode::TooLarge, message));
+        }
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes)
 }
 
 /// The suites that were uploaded for runs which the token reads. Scope `read`.

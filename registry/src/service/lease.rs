@@ -349,7 +349,7 @@ fn lost(id: Uuid) -> ApiError {
 /// Keeps a lease and says how far the worker is.
 ///
 /// # Errors
-/// 409 when the lease is lost.
+/// 409 when the lease is lost, 400 for what breaks a bound.
 pub(crate) async fn renew(
     app: &App,
     caller: &Caller,
@@ -357,6 +357,9 @@ pub(crate) async fn renew(
     lease: &str,
     progress: Progress,
 ) -> ApiResult<RenewedLease> {
+    if progress.task.as_ref().is_some_and(|task| task.len() > 256) {
+        return Err(ApiError::invalid("the task of a heartbeat has 256 bytes at most"));
+    }
     let txn = db::write_txn(&app.db).await?;
     let mut row = held(&txn, caller, id, lease).await?;
     let ttl_s = app.options.lease.ttl_s;

@@ -17,11 +17,14 @@ use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::EvaluationModel;
 use crate::error::{ApiError, ApiResult};
-use crate::service::content;
 use crate::service::lease::{end, held, is_lease, shown, suite};
+use crate::service::{content, score};
 
 /// The most scores of one task.
 const MAX_SCORES: usize = 1000;
+
+/// The most that a score may say of how it was had.
+const MAX_PROVENANCE_BYTES: usize = 16 << 10;
 
 /// Replaces the scores of one task.
 ///
@@ -47,6 +50,7 @@ pub(crate) async fn post_scores(
         let message = format!("metric `{}` of task `{task}` is no finite number", bad.metric);
         return Err(ApiError::unprocessable(message));
     }
+    check_said(task, &scores)?;
     let mut kinds: Vec<_> = scores.iter().map(|score| (&score.metric, &score.filter)).collect();
     kinds.sort_unstable();
     if let Some(twice) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -74,6 +78,25 @@ async fn require_task(txn: &DatabaseTransaction, row: &EvaluationModel, task: &s
         "the suite of evaluation `{}` has no task `{task}`",
         row.id
     )))
+}
+
+/// Bounds what the scores of a task say of themselves.
+fn check_said(task: &str, scores: &[TaskScore]) -> ApiResult<()> {
+    for said in scores {
+        let words = [said.metric.as_str(), &said.filter, &said.harness_version];
+        score::check_words(words.into_iter().chain(said.stderr_method.as_deref()))?;
+        score::check_numbers(task, &said.metric, said.stderr, said.n, said.n_shot)?;
+        let provenance = said.provenance.iter();
+        let size: usize = provenance.map(|(key, value)| key.len() + value.len()).sum();
+        if size > MAX_PROVENANCE_BYTES {
+            let message = format!(
+                "the provenance of metric `{}` has {size} bytes, 16 KiB are the most",
+                said.metric
+            );
+            return Err(ApiError::unprocessable(message));
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the sample log of a task.

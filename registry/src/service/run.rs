@@ -10,10 +10,14 @@ use crate::db;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 
+/// The longest that all texts of what describes a run may be together.
+const MAX_ATTRIBUTES_BYTES: usize = 64 << 10;
+
 /// Creates a run.
 ///
 /// # Errors
-/// 404 when the caller's pattern does not match the name, 403 without the scope `write`, 409 when the name is taken.
+/// 404 when the caller's pattern does not match the name, 403 without the scope `write`, 409 when the name is taken, 400
+/// for what breaks a bound.
 pub(crate) async fn create(app: &App, caller: &Caller, new: CreateRun) -> ApiResult<Run> {
     caller.require(Scope::Write)?;
     if !caller.pattern.matches(&new.run) {
@@ -23,6 +27,7 @@ pub(crate) async fn create(app: &App, caller: &Caller, new: CreateRun) -> ApiRes
         );
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
+    check(&new.attributes)?;
     let txn = db::write_txn(&app.db).await?;
     let Some(row) = db::run::insert(&txn, &new.run, &new.attributes).await? else {
         let message = format!("run `{}` exists already", new.run);
@@ -33,13 +38,43 @@ pub(crate) async fn create(app: &App, caller: &Caller, new: CreateRun) -> ApiRes
     Ok(run)
 }
 
+/// Checks what describes a run against its bounds.
+fn check(attributes: &RunAttributes) -> ApiResult<()> {
+    let texts = [
+        &attributes.description,
+        &attributes.architecture,
+        &attributes.data_mix,
+        &attributes.strategy,
+    ];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    let facts = attributes.metadata.iter();
+    let facts: usize = facts.map(|(key, value)| key.len() + value.len()).sum();
+    if texts + facts > MAX_ATTRIBUTES_BYTES {
+        let message = format!("what describes a run has {} bytes, 64 KiB are the most", texts + facts);
+        return Err(ApiError::invalid(message));
+    }
+    let numbers = [attributes.n_parameters, attributes.tokens_per_step];
+    match numbers
+        .into_iter()
+        .flatten()
+        .find(|number| i64::try_from(*number).is_err())
+    {
+        Some(number) => Err(ApiError::invalid(format!("the number `{number}` is beyond 2^63"))),
+        None => Ok(()),
+    }
+}
+
 /// The run as the API shows it.
 pub(crate) async fn describe(app: &App, run: RunRow) -> ApiResult<Run> {
     Ok(db::run::describe(app.db.reader(), run).await?)
 }
 
 /// Replaces what describes a run.
+///
+/// # Errors
+/// 400 for what breaks a bound.
 pub(crate) async fn update(app: &App, run: &RunRow, attributes: RunAttributes) -> ApiResult<Run> {
+    check(&attributes)?;
     let txn = db::write_txn(&app.db).await?;
     db::run::update(&txn, run.id, &attributes).await?;
     let run = db::run::describe(&txn, db::run::get(&txn, run.id).await?).await?;

@@ -3,6 +3,7 @@
 use fineline_api::reference::check_name;
 use fineline_api::score::OWN_HARNESS;
 use fineline_api::{Page, PostScores, Score};
+use fineline_format::shown_within;
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -125,6 +126,40 @@ fn inert(text: &str) -> String {
     }
 }
 
+/// Checks short texts that stand beside a score.
+///
+/// # Errors
+/// 422 for one of more than 128 bytes.
+pub(crate) fn check_words<'a>(words: impl IntoIterator<Item = &'a str>) -> ApiResult<()> {
+    match words.into_iter().find(|word| word.len() > 128) {
+        Some(long) => Err(ApiError::unprocessable(format!(
+            "`{}…` has {} bytes, filter, dtype, method and version have 128 at most",
+            shown_within(40, long),
+            long.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks the numbers that stand beside a score's value.
+///
+/// # Errors
+/// 422 for one that no measurement gives.
+pub(crate) fn check_numbers(task: &str, metric: &str, stderr: Option<f64>, n: u64, n_shot: u32) -> ApiResult<()> {
+    let wrong = if stderr.is_some_and(|stderr| stderr < 0.0) {
+        "a standard error below 0"
+    } else if i64::try_from(n).is_err() {
+        "a number of samples beyond 2^63"
+    } else if i32::try_from(n_shot).is_err() {
+        "a number of shots beyond 2^31"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::unprocessable(format!(
+        "metric `{metric}` of task `{task}` has {wrong}"
+    )))
+}
+
 /// Takes in scores that were measured elsewhere; gives how many.
 ///
 /// # Errors
@@ -146,7 +181,10 @@ pub(crate) async fn post(app: &App, caller: &Caller, run: &RunRow, new: &PostSco
         if score.task.is_empty() || score.task.len() > 256 || score.metric.is_empty() || score.metric.len() > 128 {
             return Err(ApiError::unprocessable("a task has 1 to 256 bytes, a metric 1 to 128"));
         }
+        check_words([score.filter.as_str()].into_iter().chain(score.dtype.as_deref()))?;
+        check_numbers(&score.task, &score.metric, score.stderr, score.n, score.n_shot)?;
     }
+    check_words(new.harness_version.as_deref())?;
     let revision = checkpoint::resolve(app, caller, run, &new.reference).await?;
     let txn = db::write_txn(&app.db).await?;
     db::score::post(&txn, revision.id, new).await?;

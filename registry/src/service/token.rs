@@ -2,7 +2,7 @@
 
 use fineline_api::error::ErrorCode;
 use fineline_api::{CreateToken, CreatedToken, RunPattern, Scope, Token};
-use fineline_format::Digest;
+use fineline_format::{Digest, shown_within};
 use rand::distr::{Alphanumeric, SampleString};
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ pub(crate) async fn create(db: &Db, new: CreateToken) -> ApiResult<CreatedToken>
     if new.name.trim().is_empty() || new.name.len() > 128 {
         return Err(ApiError::invalid(format!(
             "token name `{}` is refused: use 1 to 128 bytes",
-            new.name
+            shown_within(130, &new.name)
         )));
     }
     let mut scopes = new.scopes;
