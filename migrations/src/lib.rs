@@ -16,6 +16,7 @@ mod m20261124_000002_create_content;
 mod m20261124_000003_create_checkpoint;
 mod m20261124_000004_create_evaluation;
 mod m20261124_000005_name_suites_by_pattern;
+mod m20261124_000007_join_sessions_order_evaluations;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_create_checkpoint::Migration),
             Box::new(m20261124_000004_create_evaluation::Migration),
             Box::new(m20261124_000005_name_suites_by_pattern::Migration),
+            Box::new(m20261124_000007_join_sessions_order_evaluations::Migration),
         ]
     }
 }

@@ -32,6 +32,12 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
         Write,
     ),
     (
+        "list_push_session_files",
+        "GET",
+        "/runs/lab/run/push-sessions/UUID/files",
+        Write,
+    ),
+    (
         "commit_push_session",
         "POST",
         "/runs/lab/run/push-sessions/UUID/commit",

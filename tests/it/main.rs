@@ -7,6 +7,7 @@ mod evaluation;
 mod openapi;
 mod possession;
 mod push;
+mod ranks;
 mod run;
 mod score;
 mod worker;

@@ -191,6 +191,9 @@ mod tests {
         for line in [
             "fineline run create lab/a --tokens-per-step 2048 --meta k=v",
             "fineline push lab/a 512 dir --tokens 1048576 --loss 4.5 --meta k=v --tag best/copa --label ckpt_1 --replace",
+            "fineline push lab/a 512 rank-0 --session job-7",
+            "fineline push lab/a 512 --session job-7 --commit --files 9 --tag best/copa",
+            "fineline push lab/a 512 --session job-7 --abort",
             "fineline pull lab/a@512 dir --overwrite",
             "fineline ls lab/a --step-min 3 --all --json",
             "fineline tag lab/a@512 good",
@@ -207,6 +210,10 @@ mod tests {
         assert!(
             Cli::try_parse_from("fineline pull lab/a dir".split(' ')).is_err(),
             "a pull names a checkpoint"
+        );
+        assert!(
+            Cli::try_parse_from("fineline push lab/a 512".split(' ')).is_err(),
+            "a push needs a folder, or a session to commit"
         );
     }
 }

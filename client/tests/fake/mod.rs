@@ -109,6 +109,7 @@ async fn unavailable(
 
 fn row(state: PushSessionState, unchanged: bool, step: u64) -> Json<PushSession> {
     Json(PushSession {
+        session_name: None,
         id: Uuid::nil(),
         run: "lab/a".parse().unwrap(),
         step,

@@ -8,6 +8,7 @@ pub(crate) mod enqueue;
 pub(crate) mod evaluation;
 pub(crate) mod examine;
 pub(crate) mod fsck;
+pub(crate) mod join;
 pub(crate) mod lease;
 pub(crate) mod possession;
 pub(crate) mod push_session;

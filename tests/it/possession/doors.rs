@@ -65,6 +65,10 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
         ),
         ("get_push_session", Empty(get.clone(), session.clone())),
         (
+            "list_push_session_files",
+            Empty(get.clone(), format!("{session}/files")),
+        ),
+        (
             "add_push_session_file",
             Json(post.clone(), format!("{run}/push-sessions/SESSION/files"), file),
         ),
