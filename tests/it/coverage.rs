@@ -65,6 +65,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("get_suite", "GET", "/suites/DIGEST", Read),
     ("get_suite_blob", "GET", "/suites/DIGEST/blobs/DIGEST", Read),
     ("create_binding", "POST", "/bindings", Write),
+    ("plan_binding", "POST", "/bindings/plan", Write),
     ("list_bindings", "GET", "/bindings", Read),
     ("delete_binding", "DELETE", "/bindings/UUID", Write),
     ("list_evaluations", "GET", "/evaluations", Read),
@@ -109,7 +110,7 @@ fn body(operation: &str) -> &'static str {
         }
         "set_tag" => r#"{"reference":"1"}"#,
         "create_release" => r#"{"release":"r","reference":"1"}"#,
-        "create_binding" => {
+        "create_binding" | "plan_binding" => {
             r#"{"pattern":"lab/run","suite":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","dtype":"float32"}"#
         }
         "claim_evaluation" => r#"{"worker":"w","device":"cpu","memory_bytes":1,"dtypes":[],"architectures":[]}"#,

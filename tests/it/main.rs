@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says why it skips")]
 
+mod backfill;
 mod coverage;
 mod evaluation;
 mod openapi;

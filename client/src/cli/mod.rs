@@ -200,6 +200,8 @@ mod tests {
             "fineline tag lab/a --delete good",
             "fineline release lab/a@512 v1 --notes text",
             "fineline suite apply suite.yaml --run lab/* --backfill",
+            "fineline suite apply suite.yaml --run lab/* --backfill coarse --dry-run",
+            "fineline suite apply suite.yaml --run lab/* --backfill newest=20 --yes",
             "fineline scores lab/a --task t --csv",
             "fineline scores post lab/a@512 scores.json --harness lm-eval",
             "fineline wait lab/a --timeout 60",

@@ -34,6 +34,6 @@ pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSe
 pub use reference::Reference;
 pub use run::{CreateRun, Run, RunName, RunPattern};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
-pub use suite::{Binding, CreateBinding, Suite};
+pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};
 pub use token::{CreateToken, CreatedToken, Scope, Token};

@@ -1,5 +1,6 @@
 //! The rules that join database and store, one verb or noun a file. No axum types here.
 
+pub(crate) mod backfill;
 pub(crate) mod checkpoint;
 pub(crate) mod chunk;
 pub(crate) mod commit;

@@ -120,6 +120,14 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
             ),
         ),
         (
+            "plan_binding",
+            Json(
+                post.clone(),
+                "/bindings/plan".to_owned(),
+                json!({"pattern": "lab/open", "suite": things.suite, "dtype": "float32", "backfill": "all"}),
+            ),
+        ),
+        (
             "delete_binding",
             Empty(Method::DELETE, format!("/bindings/{}", things.binding)),
         ),

@@ -34,6 +34,7 @@ pub(crate) struct Model {
     pub(crate) created_at_ms: i64,
     pub(crate) started_at_ms: Option<i64>,
     pub(crate) finished_at_ms: Option<i64>,
+    pub(crate) place: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
