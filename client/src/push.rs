@@ -66,6 +66,8 @@ pub struct PushOutcome {
     pub sent_chunks: u64,
     /// What looked wrong without blocking, and which files were left out.
     pub warnings: Vec<String>,
+    /// Why the checkpoint is stored and can't be evaluated, and what to do about it.
+    pub not_evaluable: Option<String>,
 }
 
 /// A folder that is ready to be sent.
@@ -107,6 +109,7 @@ pub async fn push(
         sent_bytes: 0,
         sent_chunks: 0,
         warnings: Vec::new(),
+        not_evaluable: None,
     };
     fail_point!("push.hashed");
     let mut session = client.create_push_session(run, &request).await?;
@@ -134,18 +137,19 @@ pub async fn push(
     outcome.unchanged = session.unchanged;
     outcome.warnings = prepared.warnings;
     outcome.warnings.extend(session.warnings);
+    outcome.not_evaluable = session.not_evaluable;
     Ok(outcome)
 }
 
 /// All that needs no registry, with the `check` that the folder must pass; blocking.
 pub(crate) fn prepare(
     dir: &Path,
-    check: impl FnOnce(&[LocalFile]) -> Result<Vec<String>>,
+    check: impl FnOnce(&[LocalFile]) -> Result<()>,
     progress: impl Fn(&Progress) + Send + Sync + 'static,
 ) -> Result<Prepared> {
     let folder = folder::walk(dir)?;
     let mut warnings = folder.left_out;
-    warnings.extend(check(&folder.files)?);
+    check(&folder.files)?;
     let (trainer, unread) = trainer_state::read(&folder.files);
     warnings.extend(unread);
     let total_bytes = folder.files.iter().map(|file| file.size_bytes).sum();

@@ -177,6 +177,7 @@ pub async fn commit_parts(
         sent_bytes: 0,
         sent_chunks: 0,
         warnings: session.warnings,
+        not_evaluable: session.not_evaluable,
     })
 }
 

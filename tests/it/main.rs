@@ -11,4 +11,5 @@ mod push;
 mod ranks;
 mod run;
 mod score;
+mod stored_only;
 mod worker;

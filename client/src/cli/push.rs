@@ -148,13 +148,20 @@ fn told(run: &RunName, outcome: &PushOutcome) -> String {
         sent_chunks,
         ..
     } = outcome;
+    let obstacle = outcome
+        .not_evaluable
+        .as_ref()
+        .map(|why| format!("\nnot evaluable: {why}"))
+        .unwrap_or_default();
     if outcome.unchanged {
-        return format!("{run}@{step} held this already: {digest}");
+        return format!("{run}@{step} held this already: {digest}{obstacle}");
     }
     let (size, sent, held) = (
         bytes(outcome.size_bytes),
         bytes(outcome.sent_bytes),
         bytes(outcome.held_bytes),
     );
-    format!("{run}@{step} is ready: {digest}\n{size} in all, {held} held already, {sent} sent in {sent_chunks} chunks")
+    format!(
+        "{run}@{step} is ready: {digest}\n{size} in all, {held} held already, {sent} sent in {sent_chunks} chunks{obstacle}"
+    )
 }

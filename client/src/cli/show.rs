@@ -78,6 +78,7 @@ fn show(checkpoint: &Checkpoint) -> String {
         ("created", time(checkpoint.created_at)),
         ("ready", or_none(checkpoint.ready_at.map(time))),
     ];
+    rows.extend(checkpoint.not_evaluable.clone().map(|why| ("not evaluable", why)));
     rows.extend(checkpoint.failure.clone().map(|failure| ("failure", failure)));
     rows.extend(checkpoint.warnings.iter().map(|warning| ("warning", warning.clone())));
     facts(&rows)

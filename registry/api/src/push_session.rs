@@ -109,6 +109,9 @@ pub struct PushSession {
     pub failure: Option<ErrorDetail>,
     /// What looked wrong without blocking; filled when committed.
     pub warnings: Vec<String>,
+    /// Why its checkpoint is stored and can't be evaluated; filled when committed.
+    #[serde(default)]
+    pub not_evaluable: Option<String>,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
 }

@@ -77,11 +77,12 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
         None => None,
     };
     let weight_files = weights::weight_files(&manifest, index.as_deref()).map_err(refused)?;
-    let (weights_digest, tensors) = match &weight_files {
-        Some(found) => {
-            let (digest, tensors) = examine_weights(app, found, index.as_deref(), &mut files).await?;
-            (Some(digest), tensors)
-        }
+    let weights = match &weight_files {
+        Some(found) => examine_weights(app, found, index.as_deref(), &mut files).await?,
+        None => None,
+    };
+    let (weights_digest, tensors) = match weights {
+        Some((digest, tensors)) => (Some(digest), tensors),
         None => (None, BTreeSet::new()),
     };
     let architecture = match files.get("config.json") {
@@ -157,23 +158,24 @@ async fn read_small(app: &App, file: &FileRow, path: &str, max_bytes: u64) -> Ap
 }
 
 /// Lists and digests the tensors of all shards, checks them against the index, and gives the weights digest with the
-/// names and shapes.
+/// names and shapes. `None` for weights in PyTorch's old form: they are kept and can't be read.
 async fn examine_weights(
     app: &App,
     found: &WeightFiles,
     index: Option<&[u8]>,
     files: &mut BTreeMap<String, FileRow>,
-) -> ApiResult<(Digest, BTreeSet<(String, Vec<u64>)>)> {
+) -> ApiResult<Option<(Digest, BTreeSet<(String, Vec<u64>)>)>> {
     let mut names_by_shard = BTreeMap::new();
     let mut rows = Vec::new();
     for shard in &found.shards {
         let file = files
             .get_mut(shard)
             .ok_or_else(|| ApiError::internal("a shard of the manifest has no file"))?;
-        let tensors = match file.tensors.take() {
-            Some(known) => known,
+        let known = match file.tensors.take() {
+            Some(known) => Some(known),
             None => read_tensors(app, shard, file).await?,
         };
+        let Some(tensors) = known else { return Ok(None) };
         names_by_shard.insert(
             shard.clone(),
             tensors
@@ -194,7 +196,7 @@ async fn examine_weights(
         .iter()
         .map(|(name, _, shape, _)| (name.clone(), shape.clone()))
         .collect();
-    Ok((weights::weights_digest(rows).map_err(refused)?, tensors))
+    Ok(Some((weights::weights_digest(rows).map_err(refused)?, tensors)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` asks for")]
@@ -202,7 +204,7 @@ fn refused(error: FormatError) -> ApiError {
     ApiError::unprocessable(error.to_string())
 }
 
-async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Vec<TensorRow>> {
+async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Option<Vec<TensorRow>>> {
     let stored = StoredFile::new(app, &file.chunks);
     let name = shard.to_owned();
     let read = move || {
@@ -223,7 +225,10 @@ async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Vec<T
     };
     let read: Result<Vec<TensorRow>, FormatError> =
         tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)?;
-    read.map_err(|error| match error {
+    if let Err(FormatError::LegacyTorch(_)) = &read {
+        return Ok(None);
+    }
+    read.map(Some).map_err(|error| match error {
         FormatError::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
             ApiError::unprocessable(format!("file `{shard}` ends before its tensors do"))
         }

@@ -16,7 +16,7 @@ use crate::db::revision::NewRevision;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::recipe;
-use crate::service::join;
+use crate::service::{checkpoint, join};
 
 /// The most of anything that a push may say besides its files.
 const MAX_METADATA_BYTES: usize = 16 << 10;
@@ -217,10 +217,23 @@ pub(crate) async fn get(app: &App, run: &RunRow, id: Uuid, wait: std::time::Dura
 /// A session as the API shows it.
 pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> ApiResult<PushSession> {
     let conn = app.db.reader();
-    let warnings = match session.revision_id {
-        Some(id) if session.state == PushSessionState::Committed => db::revision::get(conn, id).await?.warnings,
-        _ => Vec::new(),
-    };
+    let (mut warnings, mut not_evaluable) = (Vec::new(), None);
+    if session.state == PushSessionState::Committed {
+        let revision = match session.revision_id {
+            Some(id) => Some(db::revision::get(conn, id).await?),
+            None => db::revision::current(conn, run.id, session.step).await?,
+        };
+        if let Some(revision) = revision {
+            let digests: Vec<Digest> = revision.checkpoint.into_iter().collect();
+            let contents = db::checkpoint::find_many(conn, &digests).await?;
+            not_evaluable = contents
+                .values()
+                .find_map(|content| checkpoint::not_evaluable(&revision, content));
+            if session.revision_id.is_some() {
+                warnings = revision.warnings;
+            }
+        }
+    }
     let failure: Option<ErrorDetail> = session
         .failure
         .as_deref()
@@ -242,6 +255,7 @@ pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> Ap
         received_bytes: session.received_bytes,
         failure,
         warnings,
+        not_evaluable,
         created_at: chrono::DateTime::from_timestamp_millis(session.created_at_ms).unwrap_or_default(),
     })
 }

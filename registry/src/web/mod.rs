@@ -157,6 +157,9 @@ fn steps_and_scores(name: &str, steps: &[Checkpoint], scores: &[Score]) -> Marku
 
 fn state(step: &Checkpoint) -> String {
     let counts = &step.evaluations;
+    if let Some(why) = &step.not_evaluable {
+        return format!("ready, not evaluable: {why}");
+    }
     match step.state {
         CheckpointState::Ready if counts.leased > 0 => "ready, being evaluated".to_owned(),
         CheckpointState::Ready if counts.queued > 0 => "ready, waits for a worker".to_owned(),
