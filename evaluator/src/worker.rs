@@ -20,6 +20,7 @@ use fineline_format::suite::{EvalDtype, SuiteTask};
 
 use crate::config::ARCHITECTURE;
 use crate::engine::{CandleEngine, Engine, EngineOptions};
+use crate::lent::fetch_tokenizer;
 use crate::task::{Overrides, PreparedTask};
 
 /// How long the server is asked to wait for work to appear.
@@ -209,6 +210,7 @@ async fn evaluate(
         |_| {},
     )
     .await?;
+    fetch_tokenizer(client, lease, scratch.path()).await?;
     let tasks = prepare(client, lease).await?;
     let n_total = tasks.iter().map(PreparedTask::n_requests).sum();
     let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;

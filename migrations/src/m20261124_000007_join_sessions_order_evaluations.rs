@@ -1,4 +1,5 @@
-//! Push sessions that the ranks of a job join by name. An evaluation has a place in the queue.
+//! Push sessions that the ranks of a job join by name. An evaluation has a place in the queue. A run lends a tokenizer
+//! to the steps that have none of their own.
 
 use sea_orm_migration::prelude::*;
 
@@ -22,13 +23,38 @@ const DOWN: [&str; 4] = [
     "ALTER TABLE push_session DROP COLUMN session_name",
 ];
 
+/// The run's default; what a revision's model digest was made with, and what an evaluation was queued with, where that is
+/// not the checkpoint's own.
+const BORROWERS: [&str; 3] = ["run", "revision", "evaluation"];
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, &UP).await
+        run(manager, &UP).await?;
+        let tokenizer = Table::create()
+            .table("tokenizer")
+            .col(ColumnDef::new("digest").binary().not_null().primary_key())
+            // The digest of each of its files by name: these are referenced from here as from a checkpoint.
+            .col(ColumnDef::new("files").json().not_null())
+            .col(ColumnDef::new("created_at_ms").big_integer().not_null())
+            .to_owned();
+        manager.create_table(tokenizer).await?;
+        for table in BORROWERS {
+            let column = ColumnDef::new("tokenizer_digest").binary().to_owned();
+            manager
+                .alter_table(Table::alter().table(table).add_column(column).to_owned())
+                .await?;
+        }
+        Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in BORROWERS {
+            manager
+                .alter_table(Table::alter().table(table).drop_column("tokenizer_digest").to_owned())
+                .await?;
+        }
+        manager.drop_table(Table::drop().table("tokenizer").to_owned()).await?;
         run(manager, &DOWN).await
     }
 }

@@ -13,6 +13,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("list_runs", "GET", "/runs", Read),
     ("get_run", "GET", "/runs/lab/run", Read),
     ("update_run", "PATCH", "/runs/lab/run", Write),
+    ("set_run_tokenizer", "PUT", "/runs/lab/run/tokenizer", Write),
     ("list_checkpoints", "GET", "/runs/lab/run/checkpoints", Read),
     ("get_checkpoint", "GET", "/runs/lab/run/checkpoints/1", Read),
     ("get_manifest", "GET", "/runs/lab/run/checkpoints/1/manifest", Read),
@@ -75,6 +76,12 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("get_samples", "GET", "/evaluations/UUID/tasks/t/samples", Read),
     ("claim_evaluation", "POST", "/evaluations/claim", Evaluate),
     ("heartbeat_evaluation", "POST", "/evaluations/UUID/heartbeat", Evaluate),
+    (
+        "get_tokenizer_file",
+        "GET",
+        "/evaluations/UUID/tokenizer/tokenizer.json",
+        Evaluate,
+    ),
     ("post_task_scores", "POST", "/evaluations/UUID/tasks/t/scores", Evaluate),
     ("put_samples", "PUT", "/evaluations/UUID/tasks/t/samples", Evaluate),
     ("complete_evaluation", "POST", "/evaluations/UUID/complete", Evaluate),
@@ -108,6 +115,7 @@ fn body(operation: &str) -> &'static str {
         "commit_push_session" => {
             r#"{"manifest_digest":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#
         }
+        "set_run_tokenizer" => r#"{"run":"lab/run","reference":"1"}"#,
         "set_tag" => r#"{"reference":"1"}"#,
         "create_release" => r#"{"release":"r","reference":"1"}"#,
         "create_binding" | "plan_binding" => {

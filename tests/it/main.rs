@@ -12,4 +12,5 @@ mod ranks;
 mod run;
 mod score;
 mod stored_only;
+mod tokenizer;
 mod worker;

@@ -190,6 +190,7 @@ mod tests {
     fn the_grammar_reads_what_the_documents_say() {
         for line in [
             "fineline run create lab/a --tokens-per-step 2048 --meta k=v",
+            "fineline run tokenizer lab/a lab/tokenizer@1 --backfill",
             "fineline push lab/a 512 dir --tokens 1048576 --loss 4.5 --meta k=v --tag best/copa --label ckpt_1 --replace",
             "fineline push lab/a 512 rank-0 --session job-7",
             "fineline push lab/a 512 --session job-7 --commit --files 9 --tag best/copa",

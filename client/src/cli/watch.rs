@@ -54,6 +54,7 @@ async fn follow(context: &Context, client: &Client, command: &Watch) -> Outcome 
 fn told(event: &Event) -> String {
     let what = match event.kind {
         EventKind::CheckpointReady => "is ready",
+        EventKind::CheckpointEvaluable => "can be evaluated by its run's tokenizer",
         EventKind::CheckpointFailed => "failed verification",
         EventKind::EvaluationQueued => "has an evaluation queued",
         EventKind::EvaluationDone => "has an evaluation done",

@@ -27,12 +27,13 @@ pub use chunk::{MissingChunks, MissingChunksQuery};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use evaluation::{
     ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,
+    TokenizerFile,
 };
 pub use event::{Event, EventKind};
 pub use page::Page;
 pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSessionState};
 pub use reference::Reference;
-pub use run::{CreateRun, Run, RunName, RunPattern};
+pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
 pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};

@@ -7,6 +7,14 @@
 use crate::Manifest;
 use crate::weights::form_path;
 
+/// What a tokenizer consists of, `tokenizer.json` at least.
+pub const TOKENIZER_FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+
 /// What stands between a checkpoint and its evaluation, and what to do about it; `None` when nothing does.
 /// `has_weights` says whether tensors could be read from it, `has_tokenizer` whether one is there, of its own or of its
 /// run.
@@ -23,10 +31,10 @@ pub fn obstacle(manifest: &Manifest, has_weights: bool, has_tokenizer: bool) -> 
     let only_sentencepiece = manifest.get("tokenizer.model").is_some() && manifest.get("tokenizer.json").is_none();
     Some(if only_sentencepiece {
         "no tokenizer.json, `tokenizer.model` alone is not read: convert it (transformers' \
-            `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`) and push it, or set the run's default"
+            `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`) and push it, or set the run's default (`fineline run tokenizer`)"
             .to_owned()
     } else {
-        "no tokenizer: push one, or set the run's default".to_owned()
+        "no tokenizer: push one, or set the run's default (`fineline run tokenizer`)".to_owned()
     })
 }
 

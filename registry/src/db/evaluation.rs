@@ -70,6 +70,7 @@ pub(crate) async fn insert(
         started_at_ms: Set(None),
         finished_at_ms: Set(None),
         place: Set(new.place),
+        tokenizer_digest: Set(revision.tokenizer.as_ref().map(super::blob)),
     };
     evaluation::Entity::insert(row).exec_without_returning(conn).await?;
     Ok(id)
@@ -225,6 +226,20 @@ pub(crate) async fn pick(
 pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
     let query = leased(conn, token_id).await?.column(evaluation::Column::RevisionId);
     query.into_tuple().all(conn).await
+}
+
+/// The tokenizer that is lent for an evaluation which the token holds a live lease for.
+pub(crate) async fn leased_tokenizer(
+    conn: &impl ConnectionTrait,
+    token_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Digest>, DbErr> {
+    let query = leased(conn, token_id)
+        .await?
+        .column(evaluation::Column::TokenizerDigest)
+        .filter(evaluation::Column::Id.eq(id));
+    let lent: Option<Option<Vec<u8>>> = query.into_tuple().one(conn).await?;
+    lent.flatten().as_deref().map(super::digest).transpose()
 }
 
 /// The suites that a token holds live leases for, with the names that they have there.

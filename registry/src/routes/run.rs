@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, ErrorBody, Page, Run, RunPattern, Scope};
+use fineline_api::{CreateRun, DefaultTokenizer, ErrorBody, Page, Run, RunPattern, Scope, SetTokenizer};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,6 +19,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_run, list_runs))
         .routes(routes!(get_run, update_run))
+        .routes(routes!(set_run_tokenizer))
 }
 
 /// Creates a run. Scope `write`.
@@ -83,4 +84,19 @@ async fn update_run(
 ) -> ApiResult<Json<Run>> {
     let run = caller.run(&app, &path.run()?, Scope::Write).await?;
     Ok(Json(service::run::update(&app, &run, attributes).await?))
+}
+
+/// Makes the tokenizer of a checkpoint the run's default, lent to steps that have none of their own. Scope `write`.
+#[utoipa::path(put, path = "/runs/{namespace}/{name}/tokenizer", tag = "runs", operation_id = "set_run_tokenizer",
+    params(("namespace" = String, Path), ("name" = String, Path)), request_body = SetTokenizer,
+    responses((status = 200, body = DefaultTokenizer), (status = 422, body = ErrorBody),
+        (status = "default", body = ErrorBody)))]
+async fn set_run_tokenizer(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Json(new): Json<SetTokenizer>,
+) -> ApiResult<Json<DefaultTokenizer>> {
+    let run = caller.run(&app, &path.run()?, Scope::Write).await?;
+    Ok(Json(service::tokenizer::set(&app, &caller, &run, new).await?))
 }

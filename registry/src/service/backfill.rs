@@ -119,7 +119,7 @@ async fn chosen(app: &App, run: &RunRow, backfill: Backfill) -> ApiResult<Vec<Re
 }
 
 /// The positions 0..n by bisection: the last, the first, the middle, the quarters and so on.
-fn coarse_to_fine(n: usize) -> Vec<usize> {
+pub(crate) fn coarse_to_fine(n: usize) -> Vec<usize> {
     let Some(last) = n.checked_sub(1) else {
         return Vec::new();
     };

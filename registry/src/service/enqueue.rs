@@ -18,10 +18,20 @@ const NEW_STEP: i64 = 0;
 /// the namespace has already for the same model, suite and dtype is shown instead, when this run's own readers may read
 /// that one's run. Gives how many were queued.
 pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revision: &RevisionRow) -> ApiResult<u64> {
+    for_revision_at(txn, run, revision, NEW_STEP).await
+}
+
+/// The same at a place in the queue.
+pub(crate) async fn for_revision_at(
+    txn: &impl ConnectionTrait,
+    run: &RunRow,
+    revision: &RevisionRow,
+    place: i64,
+) -> ApiResult<u64> {
     let mut n_queued = 0;
     for binding in db::suite::bindings(txn).await? {
         if binding.pattern.matches(&run.name) {
-            n_queued += u64::from(for_binding(txn, run, revision, &binding, NEW_STEP).await?);
+            n_queued += u64::from(for_binding(txn, run, revision, &binding, place).await?);
         }
     }
     Ok(n_queued)

@@ -13,7 +13,6 @@ use fineline_api::error::ErrorCode;
 use fineline_format::weights::{self, MAX_INDEX_BYTES, WeightFiles};
 use fineline_format::{Container, Digest, FormatError, Manifest, ReadAt, Tensor};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use crate::app::App;
 use crate::db;
@@ -24,6 +23,7 @@ use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::commit::manifest_of;
 use crate::service::content::{ReadError, hash_stored, read_whole};
+use crate::service::model;
 use crate::service::stored_file::StoredFile;
 
 /// Files of a checkpoint that are read back at the same time.
@@ -33,14 +33,6 @@ const MAX_FILES: usize = 4;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 const PUSH_AGAIN: &str = "the file changed while it was pushed: push it again";
-
-/// What a tokenizer consists of, in the order in which the model digest takes it.
-const TOKENIZER_FILES: [&str; 4] = [
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-];
 
 /// What was found out about a checkpoint from its stored bytes.
 #[derive(Debug)]
@@ -95,7 +87,8 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
         n_files: files.len() as u64,
         size_bytes: manifest.size_bytes(),
         weights_digest,
-        model_digest: model_digest(&manifest, weights_digest),
+        model_digest: model::own_tokenizer(&manifest)
+            .and_then(|tokenizer| model::model_digest(&manifest, &tokenizer, weights_digest)),
         architecture,
     };
     Ok(Examined {
@@ -251,52 +244,9 @@ fn architecture(config: &[u8]) -> ApiResult<Option<String>> {
     Ok(first.filter(|name| name.len() <= 128).map(str::to_owned))
 }
 
-/// The model digest: SHA-256 over `{"config":…,"tokenizer":{name:…},"weights":…}` in hex, sorted, no white space;
-/// `None` unless weights, config.json and tokenizer.json are there.
-fn model_digest(manifest: &Manifest, weights: Option<Digest>) -> Option<Digest> {
-    let hex = |name: &str| manifest.get(name).map(|file| file.digest.to_hex());
-    hex("tokenizer.json")?;
-    let tokenizer: BTreeMap<&str, String> = TOKENIZER_FILES
-        .into_iter()
-        .filter_map(|name| Some((name, hex(name)?)))
-        .collect();
-    let parts = BTreeMap::from([
-        ("config", json!(hex("config.json")?)),
-        ("tokenizer", json!(tokenizer)),
-        ("weights", json!(weights?.to_hex())),
-    ]);
-    Some(Digest::of(
-        &serde_json::to_vec(&parts).expect("strings are always JSON"),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use fineline_format::FileEntry;
-
     use super::*;
-
-    fn manifest(files: &[(&str, &[u8])]) -> Manifest {
-        let entry = |(path, bytes): &(&str, &[u8])| FileEntry {
-            path: (*path).to_owned(),
-            size_bytes: bytes.len() as u64,
-            digest: Digest::of(bytes),
-        };
-        Manifest::new(files.iter().map(entry).collect()).unwrap()
-    }
-
-    #[test]
-    fn a_changed_readme_is_the_same_model_and_a_changed_tokenizer_another() {
-        let weights = Some(Digest::of(b"w"));
-        let base = model_digest(&manifest(&[("config.json", b"c"), ("tokenizer.json", b"t")]), weights);
-        let readme = manifest(&[("config.json", b"c"), ("tokenizer.json", b"t"), ("README.md", b"r")]);
-        let tokenizer = manifest(&[("config.json", b"c"), ("tokenizer.json", b"u")]);
-        assert!(base.is_some());
-        assert_eq!(model_digest(&readme, weights), base);
-        assert_ne!(model_digest(&tokenizer, weights), base);
-        assert_eq!(model_digest(&readme, None), None);
-        assert_eq!(model_digest(&manifest(&[("config.json", b"c")]), weights), None);
-    }
 
     #[test]
     fn an_architecture_is_read_from_the_config_alone() {

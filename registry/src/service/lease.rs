@@ -24,8 +24,8 @@ use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::{EvaluationFilter, EvaluationModel};
 use crate::error::{ApiError, ApiResult};
-use crate::service::content;
 use crate::service::token::generate_secret;
+use crate::service::{content, tokenizer};
 
 /// How long a lease holds without a heartbeat.
 const TTL_S: u64 = 60;
@@ -97,18 +97,22 @@ async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEval
         .try_into()
         .map(Digest::from_bytes)
         .map_err(ApiError::internal)?;
+    let lent = row.tokenizer_digest.as_deref().map(<[u8; 32]>::try_from).transpose();
+    let lent = lent.map_err(ApiError::internal)?.map(Digest::from_bytes);
     db::score::clear(&txn, id).await?;
     db::evaluation::save(&txn, row).await?;
     let suite = db::suite::find(&txn, &suite_digest).await?;
     let suite = suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))?;
     let evaluation = shown(&txn, id).await?;
     let suite = suite.named(evaluation.suite.clone());
+    let tokenizer = tokenizer::lent(&txn, lent).await?;
     txn.commit().await?;
     Ok(Some(Lease {
         token,
         ttl_s: TTL_S,
         evaluation,
         suite,
+        tokenizer,
     }))
 }
 

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, lease, push_session};
+use crate::service::{chunk, lease, push_session, tokenizer};
 
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -52,5 +52,6 @@ async fn sweep(app: &App) -> ApiResult<()> {
             other => other?,
         }
     }
-    lease::expire(app).await
+    lease::expire(app).await?;
+    tokenizer::catch_up(app).await
 }

@@ -7,3 +7,4 @@ mod lease;
 mod possession;
 mod push;
 mod refused;
+mod tokenizer;

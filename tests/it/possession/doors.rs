@@ -86,6 +86,18 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
         ),
         ("abort_push_session", Empty(Method::DELETE, session)),
         (
+            "set_run_tokenizer",
+            Json(
+                put.clone(),
+                format!("{run}/tokenizer"),
+                json!({"run": "lab/open", "reference": reference}),
+            ),
+        ),
+        (
+            "get_tokenizer_file",
+            Empty(get.clone(), format!("{evaluation}/tokenizer/tokenizer.json")),
+        ),
+        (
             "set_tag",
             Json(put.clone(), format!("{run}/tags/best"), json!({"reference": reference})),
         ),

@@ -20,4 +20,5 @@ pub(crate) mod suite;
 pub(crate) mod suite_pattern;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod tokenizer;
 pub(crate) mod worker;
