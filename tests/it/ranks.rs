@@ -66,6 +66,10 @@ async fn four_ranks_one_of_them_killed_make_one_step_by_one_commit() {
     let run = server.run("lab/run").await;
     let dirs: Vec<PathBuf> = (0..4).map(|n| rank(&server, n, 40_000)).collect();
     let big = rank(&server, 9, 20_000_000);
+    // Whose index names another rank's shard.
+    let index = r#"{"weight_map":{"w":"model-9.safetensors"}}"#;
+    std::fs::write(dirs[0].join("model.safetensors.index.json"), index).unwrap();
+    std::fs::write(dirs[0].join("tokenizer.json"), "{}").unwrap();
     let (a, b, c, d, killed) = tokio::join!(
         push_rank(&server, &dirs[0], None),
         push_rank(&server, &dirs[1], None),
@@ -76,11 +80,11 @@ async fn four_ranks_one_of_them_killed_make_one_step_by_one_commit() {
     assert!([&a, &b, &c, &d].iter().all(|output| sent(output) > 0));
     assert_eq!(killed.status.code(), None, "it died: {}", said(&killed));
     // When a commit comes too early, it is refused and changes nothing
-    let commit = ["push", "lab/run", "5", "--session", "job-7", "--commit", "--files", "6"];
+    let commit = ["push", "lab/run", "5", "--session", "job-7", "--commit", "--files", "8"];
     let early = client(&server, &commit, None).await;
     assert_eq!(early.status.code(), Some(1));
     assert!(
-        said(&early).contains("has 5 files and 6 are wanted"),
+        said(&early).contains("has 7 files and 8 are wanted"),
         "{}",
         said(&early)
     );
@@ -103,7 +107,9 @@ async fn four_ranks_one_of_them_killed_make_one_step_by_one_commit() {
             );
         }
     }
-    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 6);
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 8);
+    let step = server.admin.get_checkpoint(&run, &Reference::Step(5)).await.unwrap();
+    assert!(step.evaluable, "the shards of all ranks are one model: {step:?}");
     assert_eq!(sent(&push_rank(&server, &dirs[0], None).await), 0);
     let run = server.admin.get_run(&run).await.unwrap();
     assert_eq!(run.n_checkpoints, 1);

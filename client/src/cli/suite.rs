@@ -79,7 +79,7 @@ async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
             return Ok(Ending::Good);
         }
         context.printer.word(&plan_told(&plan));
-        if !command.yes && !context.printer.agrees("start?")? {
+        if !command.yes && plan.n_to_queue > 0 && !context.printer.agrees("start?")? {
             context.printer.word("nothing is bound or queued");
             return Ok(Ending::Bad);
         }

@@ -158,3 +158,21 @@ pub struct Binding {
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_fill_is_read_as_it_is_written() {
+        for word in ["none", "all", "newest=20", "coarse"] {
+            assert_eq!(word.parse::<Backfill>().unwrap().to_string(), word);
+        }
+        for bad in ["newest=0", "newest", "newest=-1", "fine", ""] {
+            assert!(bad.parse::<Backfill>().unwrap_err().contains("`newest=N`"), "{bad}");
+        }
+        let absent = r#"{"pattern":"lab/a","suite":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","dtype":"float32"}"#;
+        let absent: CreateBinding = serde_json::from_str(absent).unwrap();
+        assert_eq!(absent.backfill, Backfill::None);
+    }
+}
