@@ -92,6 +92,8 @@ async fn four_ranks_one_of_them_killed_make_one_step_by_one_commit() {
     let whole = std::fs::metadata(big.join("model-9.safetensors")).unwrap().len();
     let rest = sent(&push_rank(&server, &big, None).await);
     assert!(rest < whole * 9 / 10, "{rest} of {whole} bytes were sent again");
+    let killed = client(&server, &commit, Some("push.committed")).await;
+    assert_eq!(killed.status.code(), None, "it died: {}", said(&killed));
     for _ in 0..2 {
         let output = client(&server, &commit, None).await;
         assert!(output.status.success(), "{}", said(&output));
