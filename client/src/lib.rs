@@ -53,6 +53,7 @@ pub mod cli;
 
 mod checkpoint;
 mod chunk;
+mod deletion;
 mod evaluation;
 mod event;
 mod push_session;
@@ -82,6 +83,7 @@ mod send;
 mod trainer_state;
 
 pub use checkpoint::{CheckpointQuery, FileBytes, StateFilter};
+pub use deletion::DeleteOptions;
 pub use error::{Error, Refusal, Result};
 pub use evaluation::EvaluationQuery;
 pub use http::{Client, ClientOptions};

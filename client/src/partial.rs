@@ -183,6 +183,7 @@ async fn fetch(shared: Arc<Shared>, part: Arc<PathBuf>, chunk: ChunkRef, offsets
         Ok(())
     })
     .await?;
+    fail_point!("pull.chunk_written");
     shared.meter.add(n_bytes);
     Ok(())
 }
@@ -211,6 +212,7 @@ fn finish(part: &Path, to: &Path, file: &CheckpointFile) -> Result<()> {
             reason: format!("its own is `{digest}`; something else wrote to it, or the registry's recipe is wrong"),
         });
     }
+    fail_point!("pull.whole");
     let last = File::open(part)
         .and_then(|handle| handle.sync_all())
         .and_then(|()| fs::rename(part, to));

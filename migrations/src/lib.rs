@@ -16,7 +16,9 @@ mod m20261124_000002_create_content;
 mod m20261124_000003_create_checkpoint;
 mod m20261124_000004_create_evaluation;
 mod m20261124_000005_name_suites_by_pattern;
+mod m20261124_000006_collect_content;
 mod m20261124_000007_join_sessions_order_evaluations;
+mod m20261124_000008_create_web_session;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -31,7 +33,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_create_checkpoint::Migration),
             Box::new(m20261124_000004_create_evaluation::Migration),
             Box::new(m20261124_000005_name_suites_by_pattern::Migration),
+            Box::new(m20261124_000006_collect_content::Migration),
             Box::new(m20261124_000007_join_sessions_order_evaluations::Migration),
+            Box::new(m20261124_000008_create_web_session::Migration),
         ]
     }
 }

@@ -34,7 +34,7 @@ impl MigrationTrait for Migration {
         let tokenizer = Table::create()
             .table("tokenizer")
             .col(ColumnDef::new("digest").binary().not_null().primary_key())
-            // The digest of each of its files by name: these are referenced from here as from a checkpoint.
+            // The digest of each of its files by name; the server keeps these files itself.
             .col(ColumnDef::new("files").json().not_null())
             .col(ColumnDef::new("created_at_ms").big_integer().not_null())
             .to_owned();

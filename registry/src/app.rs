@@ -1,15 +1,21 @@
 //! What every handler and background task is given.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::db::Db;
+use crate::public_url::PublicUrl;
+use crate::reached::TrustedProxy;
 use crate::store::Store;
 
 /// Chunks that are decoded and hashed at the same time, whatever the number of requests.
 const MAX_PARALLEL_VERIFICATIONS: usize = 8;
+
+/// Three days: a push session lasts two at the most.
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// The registry's state; cheap to clone. Nothing in it outlives the process, so that replicas can stand beside it.
 #[derive(Clone)]
@@ -21,6 +27,8 @@ pub(crate) struct App {
     pub(crate) verifications: Arc<Semaphore>,
     /// Wakes those who wait for a change of state (long polls); they look again at the database.
     pub(crate) changed: Arc<Notify>,
+    /// Held by the one collection that runs.
+    pub(crate) collecting: Arc<Mutex<()>>,
     /// What `/metrics` shows.
     pub(crate) metrics: PrometheusHandle,
 }
@@ -34,12 +42,27 @@ impl std::fmt::Debug for App {
 }
 
 /// What the operator chose.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// Whether everybody may read every run.
     pub(crate) anonymous_read: bool,
     /// Where users reach the server, for absolute URLs; the request's own host when absent.
-    pub(crate) public_url: Option<String>,
+    pub(crate) public_url: Option<PublicUrl>,
+    /// Whose forwarded headers are believed.
+    pub(crate) trusted_proxies: Vec<TrustedProxy>,
+    /// How long what nothing needs is kept; longer than any push session.
+    pub(crate) grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            anonymous_read: false,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            grace: DEFAULT_GRACE,
+        }
+    }
 }
 
 impl App {
@@ -50,6 +73,7 @@ impl App {
             options: Arc::new(options),
             verifications: Arc::new(Semaphore::new(MAX_PARALLEL_VERIFICATIONS)),
             changed: Arc::new(Notify::new()),
+            collecting: Arc::default(),
             metrics,
         }
     }

@@ -3,7 +3,8 @@
 //! A handler names the scope that it needs when it extracts [`Caller`]; a run is then looked up through
 //! [`Caller::run`], which answers 404 for one that the token's pattern does not match.
 //!
-//! **Invariant:** order of answers: 401 without a good token, 404 for a run that the pattern does not match (the same
+//! **Invariant:** the API takes a token from the header `Authorization` alone, never from a cookie, so that no foreign page
+//! can make a browser call it. Order of answers: 401 without a good token, 404 for a run that the pattern does not match (the same
 //! as for one that does not exist), 403 when the scope is lacking.
 
 use axum::extract::FromRequestParts;
@@ -11,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use fineline_api::error::ErrorCode;
-use fineline_api::{RunName, RunPattern, Scope};
+use fineline_api::{RunName, RunPattern, Scope, Token};
 use fineline_format::Digest;
 use uuid::Uuid;
 
@@ -28,6 +29,16 @@ pub(crate) struct Caller {
     scopes: Vec<Scope>,
     /// The runs that the token is for.
     pub(crate) pattern: RunPattern,
+}
+
+impl From<Token> for Caller {
+    fn from(token: Token) -> Self {
+        Self {
+            token_id: Some(token.id),
+            scopes: token.scopes,
+            pattern: token.pattern,
+        }
+    }
 }
 
 impl Caller {
@@ -56,6 +67,19 @@ impl Caller {
         }
         let message = format!("this token lacks the scope `{scope}`");
         Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask an administrator for a token that has it"))
+    }
+
+    /// Demands a scope for every run: what concerns the whole registry tells of all of them.
+    ///
+    /// # Errors
+    /// As [`Caller::require`]; 403 for a token that is for some runs only.
+    pub(crate) fn require_whole(&self, scope: Scope) -> ApiResult<()> {
+        self.require(scope)?;
+        if self.pattern == RunPattern::All {
+            return Ok(());
+        }
+        let message = format!("this token is for `{}`, and this concerns all runs", self.pattern);
+        Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask for a token for `*`"))
     }
 
     /// The run, when the caller may know of it and bears `scope`. A caller that reads by lease passes a demand for
@@ -92,17 +116,18 @@ pub(crate) async fn authenticate(app: &App, secret: Option<&str>) -> ApiResult<C
         }
         return Err(needs_token());
     };
+    live_token(app, secret).await.map(Caller::from)
+}
+
+/// The token with that secret.
+///
+/// # Errors
+/// 401 when it is unknown, expired or revoked.
+pub(crate) async fn live_token(app: &App, secret: &str) -> ApiResult<Token> {
     let token = db::token::find_live(app.db.reader(), &Digest::of(secret.as_bytes())).await?;
-    let Some(token) = token else {
-        return Err(
-            ApiError::new(ErrorCode::Unauthorized, "the token is unknown, expired or revoked")
-                .hint("ask an administrator for a new one, then run `fineline login`"),
-        );
-    };
-    Ok(Caller {
-        token_id: Some(token.id),
-        scopes: token.scopes,
-        pattern: token.pattern,
+    token.ok_or_else(|| {
+        ApiError::new(ErrorCode::Unauthorized, "the token is unknown, expired or revoked")
+            .hint("ask an administrator for a new one, then run `fineline login`")
     })
 }
 

@@ -25,8 +25,10 @@ enum Command {
     Migrate(commands::migrate::MigrateArgs),
     /// Makes, lists and revokes tokens.
     Token(commands::token::TokenArgs),
-    /// Checks that what the database says is true; exit status 1 when it is not.
+    /// Checks that what the database says of the store is true; exit status 1 when it is not.
     Fsck(commands::fsck::FsckArgs),
+    /// The same, and reads and hashes every stored byte.
+    Scrub(commands::fsck::FsckArgs),
     /// The embedded evaluator's own process.
     #[cfg(feature = "embedded-evaluator")]
     #[command(name = commands::worker::COMMAND, hide = true)]
@@ -59,7 +61,8 @@ impl Cli {
             Command::Demo(args) => commands::run_logging(commands::QUIET_LOG, commands::demo::run(args)),
             Command::Migrate(args) => commands::run(commands::migrate::run(args)),
             Command::Token(args) => commands::run(commands::token::run(args)),
-            Command::Fsck(args) => commands::run(commands::fsck::run(args)),
+            Command::Fsck(args) => commands::run(commands::fsck::run(args, false)),
+            Command::Scrub(args) => commands::run(commands::fsck::run(args, true)),
             #[cfg(feature = "embedded-evaluator")]
             Command::EvaluatorWorker(args) => commands::run(crate::embedded::worker(args)),
             #[cfg(feature = "embedded-evaluator")]

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fineline_api::error::{ErrorBody, ErrorCode, ErrorDetail, ErrorDetails};
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
 
 tokio::task_local! {
     /// The id of the request at hand, set by the middleware, so that every error can name it.
@@ -107,9 +107,22 @@ impl From<DbErr> for ApiError {
                 tracing::error!(%error, "the database is unavailable");
                 Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")
             }
+            other if is_full(&other) => {
+                tracing::error!(error = %other, "the database has no room");
+                Self::new(ErrorCode::StoreFull, "the disk of the database is full").hint(crate::service::chunk::NO_ROOM)
+            }
             other => Self::internal(other),
         }
     }
+}
+
+/// Whether the database could not write for want of room: SQLITE_FULL (13), or PostgreSQL's disk_full (53100).
+fn is_full(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "13" || code == "53100")
 }
 
 fn status(code: ErrorCode) -> StatusCode {

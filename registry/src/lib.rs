@@ -18,6 +18,8 @@ mod auth;
 mod error;
 mod extract;
 mod middleware;
+mod public_url;
+mod reached;
 mod recipe;
 mod router;
 
@@ -34,6 +36,7 @@ mod embedded;
 pub mod serve;
 
 pub use router::openapi;
+pub use web::form_paths;
 
 #[cfg(test)]
 mod tests;

@@ -51,15 +51,15 @@ pub(crate) fn router(app: App) -> Router {
         .options
         .public_url
         .as_ref()
-        .map(|url| vec![utoipa::openapi::Server::new(url)]);
+        .map(|url| vec![utoipa::openapi::Server::new(url.to_string())]);
     let document = axum::Json(document);
     let router = api
         .route("/openapi.json", get(move || std::future::ready(document.clone())))
         .route("/healthz", get(|| std::future::ready(StatusCode::NO_CONTENT)))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .merge(web::router());
-    middleware::around(router).with_state(app)
+        .merge(web::router(&app));
+    middleware::around(router, &app).with_state(app)
 }
 
 async fn readyz(State(app): State<App>) -> StatusCode {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use fineline_api::{CreateToken, RunPattern, Scope};
@@ -11,9 +12,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::app::{App, Options};
+use crate::app::{App, DEFAULT_GRACE, Options};
 use crate::commands::failure::UserError;
 use crate::db::Db;
+pub use crate::public_url::PublicUrl;
+pub use crate::reached::TrustedProxy;
 use crate::router;
 use crate::service::{self, sweep, verify};
 use crate::store::Store;
@@ -30,9 +33,13 @@ pub struct ServeOptions {
     /// Another store than the one in the folder.
     pub store: Option<String>,
     /// Where users reach the server.
-    pub public_url: Option<String>,
+    pub public_url: Option<PublicUrl>,
+    /// Whose forwarded headers are believed.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Whether everybody may read every run.
     pub anonymous_read: bool,
+    /// How long what nothing needs is kept before it is deleted; a push session lasts two thirds of it at the most.
+    pub grace: Duration,
 }
 
 impl ServeOptions {
@@ -44,7 +51,9 @@ impl ServeOptions {
             database: None,
             store: None,
             public_url: None,
+            trusted_proxies: Vec::new(),
             anonymous_read: false,
+            grace: DEFAULT_GRACE,
         }
     }
 }
@@ -75,7 +84,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let url = format!("http://{}", listener.local_addr()?);
     let (stop, mut stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let router = router::router(app.clone());
+    let router = router::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     tasks.spawn(async move {
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
@@ -153,6 +162,8 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     let chosen = Options {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
+        grace: options.grace,
+        trusted_proxies: options.trusted_proxies.clone(),
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

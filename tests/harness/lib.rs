@@ -3,6 +3,7 @@
 
 mod engine;
 mod kill;
+mod process;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite};
 pub use kill::{KILL_AT, die_at_fail_point};
+pub use process::{ServerProcess, Start, wait};
 
 /// A server that ends with the test.
 #[derive(Debug)]
@@ -27,8 +29,15 @@ pub struct TestServer {
 
 /// Starts a server.
 pub async fn serve() -> TestServer {
+    serve_with(|_| {}).await
+}
+
+/// Starts a server with other options than usual.
+pub async fn serve_with(change: impl FnOnce(&mut ServeOptions)) -> TestServer {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let server = start(ServeOptions::local(dir.path())).await.expect("the server starts");
+    let mut options = ServeOptions::local(dir.path());
+    change(&mut options);
+    let server = start(options).await.expect("the server starts");
     let admin = Client::new(&server.url, Some(&server.admin_token)).expect("a client");
     TestServer { server, dir, admin }
 }
@@ -104,4 +113,13 @@ pub fn suite_about(dir: &Path, subject: &str) -> PathBuf {
     let file = dir.join("suite.yaml");
     std::fs::write(&file, "suite: s\ntasks: [tiny.yaml]\n").expect("a suite");
     file
+}
+
+/// Waits until something is so; fails the test when it is not within 30 seconds.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so().await {
+        assert!(std::time::Instant::now() < deadline, "it did not come about in time");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }

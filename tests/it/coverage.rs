@@ -7,6 +7,8 @@ use fineline_api::Scope::{self, Admin, Evaluate, Read, Write};
 use harness::serve;
 use reqwest::{Method, StatusCode};
 
+use crate::web::Browser;
+
 /// Operation, method, path, scope; a path with `lab/run` names a run.
 const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("create_run", "POST", "/runs", Write),
@@ -14,8 +16,12 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("get_run", "GET", "/runs/lab/run", Read),
     ("update_run", "PATCH", "/runs/lab/run", Write),
     ("set_run_tokenizer", "PUT", "/runs/lab/run/tokenizer", Write),
+    ("delete_run", "DELETE", "/runs/lab/run?dry_run=true", Admin),
+    ("set_retention", "PUT", "/runs/lab/run/retention", Write),
+    ("delete_retention", "DELETE", "/runs/lab/run/retention", Write),
     ("list_checkpoints", "GET", "/runs/lab/run/checkpoints", Read),
     ("get_checkpoint", "GET", "/runs/lab/run/checkpoints/1", Read),
+    ("delete_checkpoint", "DELETE", "/runs/lab/run/checkpoints/1", Write),
     ("get_manifest", "GET", "/runs/lab/run/checkpoints/1/manifest", Read),
     ("list_files", "GET", "/runs/lab/run/checkpoints/1/files", Read),
     ("get_file", "GET", "/runs/lab/run/checkpoints/1/files/config.json", Read),
@@ -88,6 +94,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("fail_evaluation", "POST", "/evaluations/UUID/fail", Evaluate),
     ("list_scores", "GET", "/runs/lab/run/scores", Read),
     ("post_scores", "POST", "/runs/lab/run/scores", Write),
+    ("collect_garbage", "POST", "/storage/gc", Admin),
     ("create_token", "POST", "/tokens", Admin),
     ("list_tokens", "GET", "/tokens", Admin),
     ("delete_token", "DELETE", "/tokens/UUID", Admin),
@@ -130,12 +137,18 @@ fn body(operation: &str) -> &'static str {
         "fail_evaluation" => r#"{"reason":"r","retryable":false}"#,
         "post_scores" => r#"{"reference":"1","harness":"h","scores":[]}"#,
         "create_token" => r#"{"name":"n","scopes":["read"],"pattern":"*"}"#,
-        "update_run" => "{}",
+        "set_retention" => r#"{"keep_last":1}"#,
+        "update_run" | "collect_garbage" => "{}",
         _ => "",
     }
 }
 
 async fn ask(url: &str, operation: &(&str, &str, &str, Scope), token: Option<&str>) -> StatusCode {
+    let token = token.map(|token| ("authorization", format!("Bearer {token}")));
+    ask_with(url, operation, token).await
+}
+
+async fn ask_with(url: &str, operation: &(&str, &str, &str, Scope), credential: Option<(&str, String)>) -> StatusCode {
     let path = operation
         .2
         .replace(
@@ -150,8 +163,8 @@ async fn ask(url: &str, operation: &(&str, &str, &str, Scope), token: Option<&st
         name if body(name).is_empty() => request,
         name => request.header("content-type", "application/json").body(body(name)),
     };
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
+    if let Some((header, value)) = credential {
+        request = request.header(header, value);
     }
     request.header("fineline-lease", "x").send().await.unwrap().status()
 }
@@ -170,6 +183,9 @@ async fn every_operation_names_its_scope() {
     let server = serve().await;
     server.run("lab/run").await;
     let (url, all) = (server.server.url.clone(), [Read, Write, Evaluate, Admin]);
+    let cookie = Browser::logged_in(&url, &server.server.admin_token)
+        .await
+        .cookie_header();
     let elsewhere = server.token(&[Read, Write, Evaluate], "elsewhere/*").await;
     for operation in OPERATIONS {
         let (name, _, path, scope) = *operation;
@@ -182,6 +198,11 @@ async fn every_operation_names_its_scope() {
             ask(&url, operation, Some("fl_wrong")).await,
             StatusCode::UNAUTHORIZED,
             "{name} with a wrong token"
+        );
+        assert_eq!(
+            ask_with(&url, operation, Some(("cookie", cookie.clone()))).await,
+            StatusCode::UNAUTHORIZED,
+            "{name} with a browser's cookie, which foreign pages can make it send"
         );
         if path.contains("lab/run") {
             let status = ask(&url, operation, Some(&elsewhere)).await;

@@ -4,13 +4,16 @@
 
 mod backfill;
 mod coverage;
+mod crash;
 mod evaluation;
 mod openapi;
 mod possession;
 mod push;
 mod ranks;
+mod revision;
 mod run;
 mod score;
 mod stored_only;
 mod tokenizer;
+mod web;
 mod worker;

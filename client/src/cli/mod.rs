@@ -9,6 +9,7 @@
 mod bar;
 mod config;
 mod context;
+mod delete;
 mod eval;
 mod failure;
 mod login;
@@ -20,6 +21,7 @@ mod release;
 mod run;
 mod scores;
 mod show;
+mod storage;
 mod suite;
 mod table;
 mod tag;
@@ -67,7 +69,7 @@ struct Global {
 enum Command {
     /// Check a token against the registry and keep both for later commands.
     Login(login::Login),
-    /// Create and look at runs.
+    /// Create and delete runs, look at them, say which steps they keep.
     #[command(subcommand)]
     Run(run::Run),
     /// Push a folder as a step of a run; the same command again goes on after any interruption.
@@ -76,6 +78,8 @@ enum Command {
     Pull(pull::Pull),
     /// List the checkpoints of a run, or the files of a checkpoint.
     Ls(ls::Ls),
+    /// Delete a checkpoint of a run; its scores stay unless asked.
+    Delete(delete::Delete),
     /// Show a checkpoint.
     Show(show::Show),
     /// Set, list and delete tags, the names of checkpoints that can move.
@@ -94,6 +98,9 @@ enum Command {
     Wait(wait::Wait),
     /// Follow what happens to a run until ctrl-c.
     Watch(watch::Watch),
+    /// Look after the store; for administrators.
+    #[command(subcommand)]
+    Storage(storage::Storage),
     /// Make, list and revoke tokens; for administrators.
     #[command(subcommand)]
     Token(token::Token),
@@ -146,6 +153,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Outcome {
         Command::Push(command) => push::run(&context, command).await,
         Command::Pull(command) => pull::run(&context, command).await,
         Command::Ls(command) => ls::run(&context, command).await,
+        Command::Delete(command) => delete::run(&context, command).await,
         Command::Show(command) => show::run(&context, command).await,
         Command::Tag(command) => tag::run(&context, command).await,
         Command::Release(command) => release::run(&context, command).await,
@@ -154,6 +162,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Outcome {
         Command::Eval(command) => eval::run(&context, command).await,
         Command::Wait(command) => wait::run(&context, command).await,
         Command::Watch(command) => watch::run(&context, command).await,
+        Command::Storage(command) => storage::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
     }
 }
@@ -198,7 +207,12 @@ mod tests {
             "fineline pull lab/a@512 dir --overwrite",
             "fineline ls lab/a --step-min 3 --all --json",
             "fineline tag lab/a@512 good",
-            "fineline tag lab/a --delete good",
+            "fineline tag delete lab/a good",
+            "fineline delete lab/a@512 --force --scores --dry-run",
+            "fineline run delete lab/a --force --dry-run",
+            "fineline run retain lab/a --keep-last 10 --keep-every 1000 --dry-run",
+            "fineline run retain lab/a --all",
+            "fineline storage gc --dry-run",
             "fineline release lab/a@512 v1 --notes text",
             "fineline suite apply suite.yaml --run lab/* --backfill",
             "fineline suite apply suite.yaml --run lab/* --backfill coarse --dry-run",

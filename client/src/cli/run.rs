@@ -1,11 +1,13 @@
-//! `fineline run create | list | show | tokenizer`.
+//! `fineline run create | list | show | tokenizer | retain | delete`.
 
 use clap::{Args, Subcommand};
 use fineline_api::run::RunAttributes;
-use fineline_api::{DefaultTokenizer, Run as RunRow, RunName, RunPattern, SetTokenizer};
-use fineline_client::all_pages;
+use fineline_api::{DefaultTokenizer, Retention, Run as RunRow, RunName, RunPattern, SetTokenizer};
+use fineline_client::{Client, all_pages};
+use serde_json::json;
 
 use super::context::Context;
+use super::delete::{How, told};
 use super::table::{Table, facts, list, or_none, time};
 use super::target::{CheckpointTarget, key_value};
 use super::{Ending, Outcome};
@@ -36,6 +38,35 @@ pub(crate) enum Run {
         #[arg(long)]
         backfill: bool,
     },
+    /// Say which steps a run keeps and delete the others, now and from now on. Tagged and released steps, and those with
+    /// an evaluation that is not finished, are kept always.
+    Retain(Retain),
+    /// Delete a run with its checkpoints and scores; for administrators.
+    Delete {
+        /// The run, as NAMESPACE/NAME.
+        run: RunName,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// Which steps a run keeps.
+#[derive(Debug, Args)]
+pub(crate) struct Retain {
+    /// The run, as NAMESPACE/NAME.
+    run: RunName,
+    /// Keep the newest N steps.
+    #[arg(long, value_name = "N", required_unless_present = "all")]
+    keep_last: Option<u64>,
+    /// Keep every step that K divides.
+    #[arg(long, value_name = "K")]
+    keep_every: Option<u64>,
+    /// Keep all steps from now on.
+    #[arg(long, conflicts_with_all = ["keep_last", "keep_every", "dry_run"])]
+    all: bool,
+    /// Only say which steps would go and what that frees.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What describes a new run.
@@ -89,8 +120,37 @@ pub(crate) async fn run(context: &Context, command: Run) -> Outcome {
             context.printer.data(&set, |set| tokenizer(&run, set))?;
         }
         Run::Show { run } => context.printer.data(&client.get_run(&run).await?, show)?,
+        Run::Retain(retain) => return retained(context, &client, retain).await,
+        Run::Delete { run, how } => {
+            let deletion = client.delete_run(&run, how.options(true)).await?;
+            context.printer.data(&deletion, |deletion| told(&run, deletion))?;
+        }
     }
     Ok(Ending::Good)
+}
+
+async fn retained(context: &Context, client: &Client, retain: Retain) -> Outcome {
+    let run = retain.run;
+    let Some(keep_last) = retain.keep_last else {
+        client.delete_retention(&run).await?;
+        let all = json!({ "run": run, "retention": null });
+        context.printer.data(&all, |_| format!("{run} keeps all its steps"))?;
+        return Ok(Ending::Good);
+    };
+    let rule = Retention {
+        keep_last,
+        keep_every: retain.keep_every,
+    };
+    let deletion = client.set_retention(&run, &rule, retain.dry_run).await?;
+    context.printer.data(&deletion, |deletion| told(&run, deletion))?;
+    Ok(Ending::Good)
+}
+
+fn retention(rule: &Retention) -> String {
+    match rule.keep_every {
+        Some(every) => format!("the newest {} steps and every {every}th", rule.keep_last),
+        None => format!("the newest {} steps", rule.keep_last),
+    }
 }
 
 fn split(create: Create) -> (RunName, RunAttributes) {
@@ -143,6 +203,10 @@ fn show(run: &RunRow) -> String {
         ("run", run.run.to_string()),
         ("checkpoints", run.n_checkpoints.to_string()),
         ("latest step", or_none(run.latest_step)),
+        (
+            "keeps",
+            run.retention.as_ref().map_or_else(|| "all steps".to_owned(), retention),
+        ),
         ("parameters", or_none(attributes.n_parameters)),
         ("architecture", or_none(attributes.architecture.as_ref())),
         ("default tokenizer", or_none(run.default_tokenizer)),

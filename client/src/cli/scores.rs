@@ -97,8 +97,30 @@ async fn show(context: &Context, run: &RunName, query: &ScoreQuery, csv: bool) -
         return Ok(Ending::Good);
     }
     let page = async |cursor: Option<String>| client.list_scores(run, query, cursor.as_deref(), Some(1000)).await;
-    context.printer.data(&all_pages(page).await?, |scores| table(scores))?;
+    let scores = all_pages(page).await?;
+    context.printer.data(&scores, |scores| table(scores))?;
+    notes(&scores).iter().for_each(|note| context.printer.word(note));
     Ok(Ending::Good)
+}
+
+/// What is to be said of steps beside their numbers.
+fn notes(scores: &[Score]) -> BTreeSet<String> {
+    let mut notes = BTreeSet::new();
+    for score in scores {
+        let step = score.step;
+        if score.current && score.n_replaced > 0 {
+            let n = score.n_replaced;
+            notes.insert(format!(
+                "step {step} has {n} replaced revisions: `--all` shows their scores too"
+            ));
+        }
+        if let Some(other) = score.evaluated_step {
+            notes.insert(format!(
+                "step {step} has the same model as step {other}: evaluated once, shown at both"
+            ));
+        }
+    }
+    notes
 }
 
 async fn post(context: &Context, post: Post) -> Outcome {
@@ -131,23 +153,25 @@ async fn post(context: &Context, post: Post) -> Outcome {
 fn table(scores: &[Score]) -> String {
     let titles = titles(scores);
     let columns: BTreeSet<&String> = titles.iter().collect();
-    let mut rows: BTreeMap<(u64, bool, String), BTreeMap<&String, String>> = BTreeMap::new();
+    let mut rows: BTreeMap<(u64, bool, String, bool), BTreeMap<&String, String>> = BTreeMap::new();
     for (score, title) in scores.iter().zip(&titles) {
         let digest = if score.current {
             String::new()
         } else {
             score.checkpoint.to_hex()
         };
-        let row = rows.entry((score.step, score.current, digest)).or_default();
+        let row = rows
+            .entry((score.step, score.current, digest, score.deleted))
+            .or_default();
         row.insert(title, format!("{:.4}", score.value));
     }
     let mut table =
         Table::new(std::iter::once(">STEP".to_owned()).chain(columns.iter().map(|title| format!(">{title}"))));
-    for ((step, current, _), values) in &rows {
-        let step = if *current {
-            step.to_string()
-        } else {
-            format!("{step} (replaced)")
+    for ((step, current, _, deleted), values) in &rows {
+        let step = match (current, deleted) {
+            (true, false) => step.to_string(),
+            (true, true) => format!("{step} (deleted)"),
+            (false, _) => format!("{step} (replaced)"),
         };
         let cell = |title: &&String| values.get(*title).cloned().unwrap_or_else(|| NONE.to_owned());
         table.row(std::iter::once(step).chain(columns.iter().map(cell)));
@@ -217,6 +241,9 @@ mod tests {
             checkpoint: Digest::of(b"x"),
             evaluation: None,
             current: true,
+            deleted: false,
+            n_replaced: 0,
+            evaluated_step: None,
             provenance: BTreeMap::new(),
             created_at: chrono::DateTime::UNIX_EPOCH,
         }
@@ -231,6 +258,20 @@ mod tests {
         ];
         let text = "STEP  copa/acc  copa/acc_norm\n  20    0.2500         0.3333\n1000    0.5000              -\n";
         assert_eq!(table(&scores), text);
+    }
+
+    #[test]
+    fn replaced_shared_and_deleted_steps_are_told_of() {
+        let mut scores = vec![score(1, "acc", 0.1), score(2, "acc", 0.1)];
+        scores[0].n_replaced = 1;
+        scores[1].evaluated_step = Some(1);
+        scores[1].deleted = true;
+        let told: Vec<String> = notes(&scores).into_iter().collect();
+        assert!(
+            told[0].starts_with("step 1 has 1 replaced") && told[1].contains("same model as step 1"),
+            "{told:?}"
+        );
+        assert!(table(&scores).contains("2 (deleted)"));
     }
 
     #[test]

@@ -79,6 +79,15 @@ fn show(checkpoint: &Checkpoint) -> String {
         ("ready", or_none(checkpoint.ready_at.map(time))),
     ];
     rows.extend(checkpoint.not_evaluable.clone().map(|why| ("not evaluable", why)));
+    if !checkpoint.replaced.is_empty() {
+        rows.push(("replaced", list(checkpoint.replaced.iter().map(ToString::to_string))));
+    }
+    if !checkpoint.same_model_steps.is_empty() {
+        rows.push((
+            "same model as",
+            list(checkpoint.same_model_steps.iter().map(|step| format!("step {step}"))),
+        ));
+    }
     rows.extend(checkpoint.failure.clone().map(|failure| ("failure", failure)));
     rows.extend(checkpoint.warnings.iter().map(|warning| ("warning", warning.clone())));
     facts(&rows)

@@ -1,7 +1,7 @@
-//! `fineline tag`: set with two words, list with one, delete with `--delete`.
+//! `fineline tag`: set with two words, list with one, delete with `tag delete`.
 
-use clap::Args;
-use fineline_api::Tag as TagRow;
+use clap::{Args, Subcommand};
+use fineline_api::{RunName, Tag as TagRow};
 use serde_json::json;
 
 use super::context::Context;
@@ -10,37 +10,51 @@ use super::table::{Table, time};
 use super::target::Target;
 use super::{Ending, Outcome};
 
-/// `fineline tag RUN@REF NAME` sets, `fineline tag RUN` lists, `fineline tag RUN --delete NAME` deletes.
+/// `fineline tag RUN@REF NAME` sets, `fineline tag RUN` lists, `fineline tag delete RUN NAME` deletes.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Tag {
-    /// The run to list tags of or delete one from, or the checkpoint to tag, as NAMESPACE/NAME@REF.
-    #[arg(value_name = "RUN[@REF]")]
-    target: Target,
+    #[command(subcommand)]
+    command: Option<TagCommand>,
+    /// The run to list tags of, or the checkpoint to tag, as NAMESPACE/NAME@REF.
+    #[arg(value_name = "RUN[@REF]", required = true)]
+    target: Option<Target>,
     /// The tag to point to the checkpoint, wherever it pointed before.
-    #[arg(value_name = "TAG", conflicts_with = "delete")]
+    #[arg(value_name = "TAG")]
     tag: Option<String>,
-    /// The tag to delete; the checkpoint stays.
-    #[arg(long, value_name = "TAG")]
-    delete: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TagCommand {
+    /// Delete a tag; the checkpoint stays.
+    Delete {
+        /// The run, as NAMESPACE/NAME.
+        run: RunName,
+        /// The tag.
+        tag: String,
+    },
 }
 
 pub(crate) async fn run(context: &Context, command: Tag) -> Outcome {
     let client = context.client()?;
-    let Target { run, reference } = command.target;
-    match (reference, command.tag, command.delete) {
-        (Some(reference), Some(tag), _) => {
+    if let Some(TagCommand::Delete { run, tag }) = command.command {
+        client.delete_tag(&run, &tag).await?;
+        context
+            .printer
+            .data(&json!({ "deleted": tag }), |_| format!("{tag} is deleted"))?;
+        return Ok(Ending::Good);
+    }
+    let Some(Target { run, reference }) = command.target else {
+        return Err(grammar("tag").into());
+    };
+    match (reference, command.tag) {
+        (Some(reference), Some(tag)) => {
             let set = client.set_tag(&run, &tag, &reference).await?;
             context
                 .printer
                 .data(&set, |set| format!("{} points to {run}@{}", set.tag, set.step))?;
         }
-        (None, None, Some(tag)) => {
-            client.delete_tag(&run, &tag).await?;
-            context
-                .printer
-                .data(&json!({ "deleted": tag }), |_| format!("{tag} is deleted"))?;
-        }
-        (None, None, None) => context
+        (None, None) => context
             .printer
             .data(&client.list_tags(&run).await?, |tags| table(tags))?,
         _ => return Err(grammar("tag").into()),

@@ -53,6 +53,7 @@ async fn follow(context: &Context, client: &Client, command: &Watch) -> Outcome 
 
 fn told(event: &Event) -> String {
     let what = match event.kind {
+        EventKind::CheckpointDeleted => "was deleted",
         EventKind::CheckpointReady => "is ready",
         EventKind::CheckpointEvaluable => "can be evaluated by its run's tokenizer",
         EventKind::CheckpointFailed => "failed verification",

@@ -236,6 +236,8 @@ async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) 
         label: None,
         state: CheckpointState::Ready,
         current: true,
+        replaced: Vec::new(),
+        same_model_steps: Vec::new(),
         evaluable: true,
         digest: Some(digest),
         weights_digest: None,

@@ -39,6 +39,13 @@ pub struct Checkpoint {
     pub state: CheckpointState,
     /// Whether the step points to this revision (a replaced one stays readable by digest).
     pub current: bool,
+    /// Earlier checkpoints of the step that it replaced and that are still readable by digest, the newest first.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub replaced: Vec<Digest>,
+    /// Other steps of the run with the same model digest, one evaluation of which serves them all.
+    #[serde(default)]
+    pub same_model_steps: Vec<u64>,
     /// Whether weights, config and tokenizer are there, so that it can be evaluated.
     pub evaluable: bool,
     /// Why a ready one is stored and can't be evaluated, and what to do about it.

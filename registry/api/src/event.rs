@@ -16,6 +16,8 @@ words! {
         CheckpointEvaluable = "checkpoint_evaluable",
         /// A step failed verification.
         CheckpointFailed = "checkpoint_failed",
+        /// A step was taken away.
+        CheckpointDeleted = "checkpoint_deleted",
         /// An evaluation was queued.
         EvaluationQueued = "evaluation_queued",
         /// An evaluation has all its scores.

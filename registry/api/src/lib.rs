@@ -9,6 +9,7 @@ mod text;
 
 pub mod checkpoint;
 pub mod chunk;
+pub mod deletion;
 pub mod error;
 pub mod evaluation;
 pub mod event;
@@ -18,12 +19,14 @@ pub mod push_session;
 pub mod reference;
 pub mod run;
 pub mod score;
+pub mod storage;
 pub mod suite;
 pub mod tag;
 pub mod token;
 
 pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointState, ChunkRef, EvaluationCounts, Tensor};
 pub use chunk::{MissingChunks, MissingChunksQuery};
+pub use deletion::{DeletedCheckpoint, Deletion, Retention};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use evaluation::{
     ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,
@@ -35,6 +38,7 @@ pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSe
 pub use reference::Reference;
 pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
+pub use storage::{CollectGarbage, FrameCount, GarbageReport};
 pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};
 pub use token::{CreateToken, CreatedToken, Scope, Token};

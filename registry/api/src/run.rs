@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use fineline_format::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::deletion::Retention;
 use crate::reference::Reference;
 use crate::text::string_schema;
 
@@ -282,6 +283,9 @@ pub struct Run {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub default_tokenizer: Option<Digest>,
+    /// Which steps it keeps; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// Ready checkpoints, current revisions only.
     pub n_checkpoints: u64,
     /// The newest ready step.

@@ -54,8 +54,17 @@ pub struct Score {
     pub checkpoint: Digest,
     /// The evaluation; absent for scores from outside.
     pub evaluation: Option<Uuid>,
-    /// Whether the step points to that checkpoint now.
+    /// Whether the step points to that checkpoint now, or did so last before it was deleted.
     pub current: bool,
+    /// Whether the checkpoint was deleted: what was measured stays.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Other revisions of the step that were replaced, whose scores are not on this curve.
+    #[serde(default)]
+    pub n_replaced: u64,
+    /// The step of the run for which it was measured, where that is another one with the same model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluated_step: Option<u64>,
     /// Task version, BOS policy, seeds, digests of prompts and data, and the like.
     pub provenance: BTreeMap<String, String>,
     /// When it was posted.

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::commands::worker::{Evaluator, EvaluatorChild};
 use crate::commands::{print, say, stop_signal};
-use crate::serve::{self, ServeOptions};
+use crate::serve::{self, PublicUrl, ServeOptions, TrustedProxy};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -18,15 +19,30 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgs,
-    /// Where users reach the server, for absolute URLs.
+    /// Where users reach the server, for links and absolute URLs: `https://HOST[:PORT][/PATH]`, PATH taken off by a proxy.
     #[arg(long, env = "FINELINE_PUBLIC_URL")]
-    public_url: Option<String>,
+    public_url: Option<PublicUrl>,
+    /// A proxy whose forwarded headers are believed, by address or network; may be given several times.
+    #[arg(long = "trusted-proxy", env = "FINELINE_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxies: Vec<TrustedProxy>,
     /// The embedded evaluator: `cpu`, `cuda:N` or `off`.
     #[arg(long, env = "FINELINE_EVALUATOR", default_value = "cpu")]
     evaluator: Evaluator,
+    /// How long content that nothing needs any more is kept before it is deleted (`3d`, `12h`). A push that takes longer
+    /// than two thirds of it is given up.
+    #[arg(long, env = "FINELINE_GRACE", default_value = "3d", value_parser = grace)]
+    grace: Duration,
     /// Let everybody who reaches the server read every run.
     #[arg(long, env = "FINELINE_ANONYMOUS_READ")]
     anonymous_read: bool,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if grace < Duration::from_secs(1) {
+        return Err("it must be a second at least, and should be longer than any push".to_owned());
+    }
+    Ok(grace)
 }
 
 /// Where a registry keeps what it holds.
@@ -62,7 +78,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let options = ServeOptions {
         listen: args.listen,
         public_url: args.public_url,
+        trusted_proxies: args.trusted_proxies,
         anonymous_read: args.anonymous_read,
+        grace: args.grace,
         ..args.data.options()
     };
     let server = serve::start(options).await?;

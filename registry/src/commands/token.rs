@@ -70,7 +70,7 @@ pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
             print(&service::token::create(&db, new).await?.secret);
         }
         TokenCommand::List { json } => {
-            let tokens = service::token::list(&db).await?;
+            let tokens = service::token::list(&db, &RunPattern::All).await?;
             if json {
                 print(&serde_json::to_string_pretty(&tokens)?);
             } else {
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        TokenCommand::Revoke { id } => service::token::revoke(&db, id).await?,
+        TokenCommand::Revoke { id } => service::token::revoke(&db, &RunPattern::All, id).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -130,7 +130,7 @@ async fn run_once(db: &Db, program: &Program, stopped: &mut oneshot::Receiver<()
     let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
     let token = token?;
     let ended = run_child(spawn(program, &token.secret), stopped).await;
-    if let Err(error) = service::token::revoke(db, token.token.id).await {
+    if let Err(error) = service::token::revoke(db, &token.token.pattern, token.token.id).await {
         tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
     }
     ended

@@ -1,8 +1,8 @@
 //! Evaluations, who holds them, and the workers that ask for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use fineline_api::{ClaimEvaluation, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
+use fineline_api::{CheckpointState, ClaimEvaluation, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
@@ -76,21 +76,110 @@ pub(crate) async fn insert(
     Ok(id)
 }
 
-/// Evaluations of a key in a namespace with the run that each was queued for.
+/// Evaluations of a key in a namespace, but for those of deleted runs.
 pub(crate) async fn by_key(
     conn: &impl ConnectionTrait,
     namespace: &str,
     key: &EvaluationKey,
-) -> Result<Vec<(Uuid, i64)>, DbErr> {
+) -> Result<Vec<EvaluationModel>, DbErr> {
+    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
+        .from(evaluation::Column::RunId)
+        .to(run::Column::Id)
+        .into();
     let query = evaluation::Entity::find()
-        .select_only()
-        .columns([evaluation::Column::Id, evaluation::Column::RunId])
+        .join(JoinType::InnerJoin, of_run)
+        .filter(run::Column::DeletedAtMs.is_null())
         .filter(evaluation::Column::Namespace.eq(namespace))
         .filter(evaluation::Column::ModelDigest.eq(super::blob(&key.model)))
         .filter(evaluation::Column::SuiteDigest.eq(super::blob(&key.suite)))
         .filter(evaluation::Column::Dtype.eq(key.dtype.as_str()))
         .order_by_asc(evaluation::Column::Id);
-    query.into_tuple().all(conn).await
+    query.all(conn).await
+}
+
+/// The evaluations that were queued for a revision, or for any of a run.
+pub(crate) async fn queued_for(conn: &impl ConnectionTrait, of: QueuedFor) -> Result<Vec<EvaluationModel>, DbErr> {
+    let query = match of {
+        QueuedFor::Revision(id) => evaluation::Entity::find().filter(evaluation::Column::RevisionId.eq(id)),
+        QueuedFor::Run(id) => evaluation::Entity::find().filter(evaluation::Column::RunId.eq(id)),
+    };
+    query.order_by_asc(evaluation::Column::Id).all(conn).await
+}
+
+/// What an evaluation was queued for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum QueuedFor {
+    Revision(i64),
+    Run(i64),
+}
+
+/// A ready revision that shows the evaluation's scores, as (run, revision): one whose files a worker can read. Runs that
+/// have an evaluation of their own for its key are passed over.
+pub(crate) async fn other_holder(
+    conn: &impl ConnectionTrait,
+    evaluation: &EvaluationModel,
+) -> Result<Option<(i64, i64)>, DbErr> {
+    let of_link: RelationDef = revision_evaluation::Entity::belongs_to(revision::Entity)
+        .from(revision_evaluation::Column::RevisionId)
+        .to(revision::Column::Id)
+        .into();
+    let rows: Vec<(i64, i64)> = revision_evaluation::Entity::find()
+        .select_only()
+        .column(revision::Column::RunId)
+        .column(revision::Column::Id)
+        .join(JoinType::InnerJoin, of_link)
+        .filter(revision_evaluation::Column::EvaluationId.eq(evaluation.id))
+        .filter(revision::Column::State.eq(CheckpointState::Ready.as_str()))
+        .order_by_asc(revision::Column::Id)
+        .into_tuple()
+        .all(conn)
+        .await?;
+    for (run_id, revision_id) in rows {
+        let own = evaluation::Entity::find()
+            .filter(evaluation::Column::Id.ne(evaluation.id))
+            .filter(evaluation::Column::RunId.eq(run_id))
+            .filter(evaluation::Column::ModelDigest.eq(evaluation.model_digest.as_slice()))
+            .filter(evaluation::Column::SuiteDigest.eq(evaluation.suite_digest.as_slice()))
+            .filter(evaluation::Column::Dtype.eq(evaluation.dtype.as_str()));
+        if own.count(conn).await? == 0 {
+            return Ok(Some((run_id, revision_id)));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets a revision show no evaluation's scores any more, and forgets evaluations that no revision shows then.
+pub(crate) async fn unlink_all(conn: &impl ConnectionTrait, revision_id: i64) -> Result<(), DbErr> {
+    let links = revision_evaluation::Entity::find()
+        .filter(revision_evaluation::Column::RevisionId.eq(revision_id))
+        .all(conn)
+        .await?;
+    for link in links {
+        let id = link.evaluation_id;
+        revision_evaluation::Entity::delete_by_id((revision_id, id))
+            .exec(conn)
+            .await?;
+        let others = revision_evaluation::Entity::find().filter(revision_evaluation::Column::EvaluationId.eq(id));
+        if others.count(conn).await? == 0 {
+            evaluation::Entity::delete_by_id(id).exec(conn).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which of these revisions have an evaluation that is not finished.
+pub(crate) async fn pending(conn: &impl ConnectionTrait, revision_ids: &[i64]) -> Result<HashSet<i64>, DbErr> {
+    let mut pending = HashSet::new();
+    for batch in revision_ids.chunks(500) {
+        let counts = count_by_revision(conn, batch).await?;
+        pending.extend(
+            counts
+                .iter()
+                .filter(|(_, n)| n.queued + n.leased > 0)
+                .map(|(id, _)| *id),
+        );
+    }
+    Ok(pending)
 }
 
 /// Moves what waits for a back-fill to another place of it, or among the new steps (0).

@@ -67,6 +67,17 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, new: &FileRow) -> Result
     Ok(())
 }
 
+/// Writes down a verified file in place of a row whose recipe can't be read any more; tensors that are known stay.
+pub(crate) async fn replace(conn: &impl ConnectionTrait, new: &FileRow) -> Result<(), DbErr> {
+    insert(conn, new).await?;
+    let update = file::Entity::update_many()
+        .col_expr(file::Column::SizeBytes, Expr::value(super::signed(new.size_bytes)))
+        .col_expr(file::Column::Recipe, Expr::value(recipe::pack(&new.chunks)))
+        .col_expr(file::Column::VerifiedAtMs, Expr::value(super::now_ms(conn).await?))
+        .filter(file::Column::Digest.eq(super::blob(&new.digest)));
+    update.exec(conn).await.map(|_| ())
+}
+
 /// The verified files among these digests.
 pub(crate) async fn find_many(
     conn: &impl ConnectionTrait,

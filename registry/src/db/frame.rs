@@ -1,16 +1,23 @@
 //! Frames and the chunks that point to them.
 //!
-//! States: `intended` (row before the object) → `live` → `condemned` → `deleting` → gone.
+//! States: `intended` (row before the object) → `live` → `condemned` → `deleting` → gone. A condemned frame still holds
+//! its chunk and is revived by whoever needs it; with `deleting` the chunk's row is gone, so that it counts as missing.
+//! Which frames are condemned, and when they go, stands in `collect`.
+
+use std::collections::HashMap;
 
 use fineline_format::Digest;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    RelationDef, TryInsertResult,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, RelationDef,
 };
 use uuid::Uuid;
 
 use super::entity::{chunk, frame};
+
+/// Digests in one statement: far below what either engine binds.
+const BATCH: usize = 500;
 
 /// Where a frame stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +39,14 @@ impl FrameState {
     }
 }
 
-/// A chunk and where its live frame lies.
+/// A chunk and the frame that holds it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChunkRow {
     pub(crate) digest: Digest,
     pub(crate) size_bytes: u64,
     pub(crate) frame_id: Uuid,
+    /// Whether the frame is known not to hold the chunk: it counts as missing, and the next put replaces it.
+    pub(crate) damaged: bool,
 }
 
 fn frame_of_chunk() -> RelationDef {
@@ -52,6 +61,7 @@ fn chunk_row(row: &chunk::Model) -> Result<ChunkRow, DbErr> {
         digest: super::digest(&row.digest)?,
         size_bytes: row.size_bytes.unsigned_abs(),
         frame_id: row.frame_id,
+        damaged: row.damaged_at_ms.is_some(),
     })
 }
 
@@ -63,6 +73,7 @@ pub(crate) async fn intend(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest
         state: Set(FrameState::Intended.as_str().to_owned()),
         stored_bytes: Set(i64::try_from(stored).unwrap_or(i64::MAX)),
         created_at_ms: Set(super::now_ms(conn).await?),
+        condemned_at_ms: Set(None),
     };
     frame::Entity::insert(row)
         .exec_without_returning(conn)
@@ -70,31 +81,149 @@ pub(crate) async fn intend(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest
         .map(|_| ())
 }
 
-/// Makes an intended frame the chunk's live one; `false` when another frame is that already, or when a sweep has taken
-/// the frame in the meantime.
-pub(crate) async fn make_live(
+/// How a chunk came to its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attached {
+    /// The new frame holds it now.
+    New,
+    /// A frame that was there holds it; a new one is superfluous.
+    Held,
+    /// Nothing holds it: what did, or the new frame, was swept in the meantime.
+    Gone,
+}
+
+/// Makes sure that a live frame holds the chunk: the one that does, revived where it is condemned, or `new`, an intended
+/// frame whose object was written, which takes the place of a damaged one.
+pub(crate) async fn attach(
     conn: &impl ConnectionTrait,
-    id: Uuid,
+    new: Option<Uuid>,
     digest: &Digest,
     size_bytes: u64,
-) -> Result<bool, DbErr> {
+) -> Result<Attached, DbErr> {
+    let held = find_chunk(conn, digest).await?;
+    if let Some(chunk) = held
+        && !chunk.damaged
+        && revive(conn, chunk.frame_id, digest).await?
+    {
+        return Ok(Attached::Held);
+    }
+    let Some(id) = new else {
+        return Ok(Attached::Gone);
+    };
     if !set_state(conn, id, FrameState::Intended, FrameState::Live).await? {
-        return Ok(false);
+        return Ok(Attached::Gone);
     }
     let row = chunk::ActiveModel {
         digest: Set(super::blob(digest)),
-        size_bytes: Set(i64::try_from(size_bytes).unwrap_or(i64::MAX)),
+        size_bytes: Set(super::signed(size_bytes)),
         frame_id: Set(id),
+        damaged_at_ms: Set(None),
     };
-    let inserted = chunk::Entity::insert(row)
-        .on_conflict_do_nothing_on([chunk::Column::Digest])
+    let replace = OnConflict::column(chunk::Column::Digest)
+        .update_columns([
+            chunk::Column::SizeBytes,
+            chunk::Column::FrameId,
+            chunk::Column::DamagedAtMs,
+        ])
+        .to_owned();
+    chunk::Entity::insert(row)
+        .on_conflict(replace)
         .exec_without_returning(conn)
         .await?;
-    if matches!(inserted, TryInsertResult::Inserted(1)) {
-        return Ok(true);
+    if let Some(old) = held {
+        condemn_replaced(conn, old.frame_id, digest).await?;
     }
-    set_state(conn, id, FrameState::Live, FrameState::Condemned).await?;
+    Ok(Attached::New)
+}
+
+/// Keeps the frame that holds a chunk from being collected; `false` when it is no frame of that chunk, or is going.
+async fn revive(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest) -> Result<bool, DbErr> {
+    let alive = [FrameState::Live, FrameState::Condemned].map(FrameState::as_str);
+    let update = frame::Entity::update_many()
+        .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
+        .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
+        .filter(frame::Column::Id.eq(id))
+        .filter(frame::Column::ChunkDigest.eq(super::blob(chunk)))
+        .filter(frame::Column::State.is_in(alive));
+    Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// Condemns a frame that held a chunk until now; one that was made for another chunk is left to that.
+async fn condemn_replaced(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest) -> Result<(), DbErr> {
+    let update = frame::Entity::update_many()
+        .col_expr(frame::Column::State, Expr::value(FrameState::Condemned.as_str()))
+        .col_expr(frame::Column::CondemnedAtMs, Expr::value(super::now_ms(conn).await?))
+        .filter(frame::Column::Id.eq(id))
+        .filter(frame::Column::ChunkDigest.eq(super::blob(chunk)))
+        .filter(frame::Column::State.eq(FrameState::Live.as_str()));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// Revives the frames of these chunks and gives those of them that a sound frame holds, with their raw sizes.
+pub(crate) async fn revive_many(
+    conn: &impl ConnectionTrait,
+    digests: &[Digest],
+) -> Result<HashMap<Digest, u64>, DbErr> {
+    for batch in digests.chunks(BATCH) {
+        let mut frames = sea_orm::sea_query::Query::select();
+        frames
+            .column(chunk::Column::FrameId)
+            .from(chunk::Entity)
+            .and_where(chunk::Column::Digest.is_in(batch.iter().map(super::blob)));
+        let update = frame::Entity::update_many()
+            .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
+            .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
+            .filter(frame::Column::State.eq(FrameState::Condemned.as_str()))
+            .filter(frame::Column::Id.in_subquery(frames));
+        update.exec(conn).await?;
+    }
+    stored(conn, digests).await
+}
+
+/// The raw sizes of those of `digests` that a frame holds which is not known to be damaged.
+pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<HashMap<Digest, u64>, DbErr> {
+    let mut stored = HashMap::new();
+    for batch in digests.chunks(BATCH) {
+        let query = chunk::Entity::find()
+            .select_only()
+            .columns([chunk::Column::Digest, chunk::Column::SizeBytes])
+            .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))
+            .filter(chunk::Column::DamagedAtMs.is_null());
+        let rows: Vec<(Vec<u8>, i64)> = query.into_tuple().all(conn).await?;
+        for (row, size_bytes) in rows {
+            stored.insert(super::digest(&row)?, size_bytes.unsigned_abs());
+        }
+    }
+    Ok(stored)
+}
+
+/// Whether one of these chunks lies in a condemned frame.
+pub(crate) async fn any_condemned(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<bool, DbErr> {
+    for batch in digests.chunks(BATCH) {
+        let query = chunk::Entity::find()
+            .join(JoinType::InnerJoin, frame_of_chunk())
+            .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))
+            .filter(frame::Column::State.eq(FrameState::Condemned.as_str()));
+        if query.count(conn).await? > 0 {
+            return Ok(true);
+        }
+    }
     Ok(false)
+}
+
+/// Says whether the frame is known not to hold the chunk; nothing happens when another frame does by now.
+pub(crate) async fn set_damaged(
+    conn: &impl ConnectionTrait,
+    digest: &Digest,
+    frame_id: Uuid,
+    damaged: bool,
+) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let update = chunk::Entity::update_many()
+        .col_expr(chunk::Column::DamagedAtMs, Expr::value(damaged.then_some(now)))
+        .filter(chunk::Column::Digest.eq(super::blob(digest)))
+        .filter(chunk::Column::FrameId.eq(frame_id));
+    update.exec(conn).await.map(|_| ())
 }
 
 async fn set_state(conn: &impl ConnectionTrait, id: Uuid, from: FrameState, to: FrameState) -> Result<bool, DbErr> {
@@ -105,17 +234,26 @@ async fn set_state(conn: &impl ConnectionTrait, id: Uuid, from: FrameState, to: 
     Ok(update.exec(conn).await?.rows_affected == 1)
 }
 
-/// Marks a frame whose object will be deleted; `false` for a live one, to which a chunk points.
+/// Marks a frame to which no chunk points, so that its object can be deleted; `false` for one that is live or needed.
 pub(crate) async fn begin_delete(conn: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
     let update = frame::Entity::update_many()
         .col_expr(frame::Column::State, Expr::value(FrameState::Deleting.as_str()))
         .filter(frame::Column::Id.eq(id))
-        .filter(frame::Column::State.ne(FrameState::Live.as_str()));
+        .filter(frame::Column::State.ne(FrameState::Live.as_str()))
+        .filter(frame::Column::Id.not_in_subquery(pointed_to(id)));
     if update.exec(conn).await?.rows_affected == 1 {
         return Ok(true);
     }
     // Without a row the object is an orphan: a sweep took the row while the object was still on its way.
     Ok(frame::Entity::find_by_id(id).one(conn).await?.is_none())
+}
+
+fn pointed_to(id: Uuid) -> sea_orm::sea_query::SelectStatement {
+    sea_orm::sea_query::Query::select()
+        .column(chunk::Column::FrameId)
+        .from(chunk::Entity)
+        .and_where(chunk::Column::FrameId.eq(id))
+        .to_owned()
 }
 
 /// Forgets a frame whose object is gone.
@@ -146,12 +284,28 @@ pub(crate) async fn find_chunk(conn: &impl ConnectionTrait, digest: &Digest) -> 
     row.as_ref().map(chunk_row).transpose()
 }
 
-/// Chunks ordered by digest, those after `after` only: for walking over all of them.
+/// How many frames are in a state.
+#[cfg(test)]
+pub(crate) async fn count(conn: &impl ConnectionTrait, state: &str) -> Result<u64, DbErr> {
+    let query = frame::Entity::find().filter(frame::Column::State.eq(state));
+    query.count(conn).await
+}
+
+/// A frame as `fsck` sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct FrameRow {
+    /// The chunk that it was made for.
+    pub(crate) chunk: Digest,
+    pub(crate) state: String,
+    pub(crate) stored_bytes: u64,
+}
+
+/// Chunks ordered by digest with their frames, those after `after` only: for walking over all of them.
 pub(crate) async fn list_chunks(
     conn: &impl ConnectionTrait,
     after: Option<&Digest>,
     limit: u64,
-) -> Result<Vec<(ChunkRow, Option<String>)>, DbErr> {
+) -> Result<Vec<(ChunkRow, Option<FrameRow>)>, DbErr> {
     let mut query = chunk::Entity::find()
         .join(JoinType::LeftJoin, frame_of_chunk())
         .select_also(frame::Entity)
@@ -160,8 +314,15 @@ pub(crate) async fn list_chunks(
     if let Some(after) = after {
         query = query.filter(chunk::Column::Digest.gt(super::blob(after)));
     }
+    let describe = |frame: frame::Model| {
+        Ok::<_, DbErr>(FrameRow {
+            chunk: super::digest(&frame.chunk_digest)?,
+            state: frame.state,
+            stored_bytes: frame.stored_bytes.unsigned_abs(),
+        })
+    };
     let rows = query.all(conn).await?;
-    rows.iter()
-        .map(|(chunk, frame)| Ok((chunk_row(chunk)?, frame.as_ref().map(|f| f.state.clone()))))
+    rows.into_iter()
+        .map(|(chunk, frame)| Ok((chunk_row(&chunk)?, frame.map(describe).transpose()?)))
         .collect()
 }

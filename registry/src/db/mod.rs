@@ -6,10 +6,12 @@
 mod entity;
 
 pub(crate) mod checkpoint;
+pub(crate) mod collect;
 pub(crate) mod evaluation;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod frame;
+pub(crate) mod kept;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod revision;
@@ -20,6 +22,7 @@ pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod tokenizer;
 pub(crate) mod verification;
+pub(crate) mod web_session;
 
 use std::time::Duration;
 
@@ -55,7 +58,7 @@ impl Db {
     /// When the database can't be opened or a migration fails.
     pub(crate) async fn open(url: &str) -> Result<Self, DbErr> {
         let writer = connect(url, 1).await?;
-        Migrator::up(&writer, None).await?;
+        migrate(&writer).await?;
         Ok(Self {
             reader: connect(url, MAX_READERS).await?,
             writer,
@@ -66,6 +69,23 @@ impl Db {
     pub(crate) fn reader(&self) -> &DatabaseConnection {
         &self.reader
     }
+}
+
+/// Runs what is missing in one transaction: a process that is killed in the middle leaves the schema as it was, and two
+/// that start at once do it one after the other.
+async fn migrate(writer: &DatabaseConnection) -> Result<(), DbErr> {
+    let txn = begin(writer).await?;
+    Migrator::up(&txn, None).await?;
+    fail_point!("migrate.before_commit");
+    txn.commit().await
+}
+
+async fn begin(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    writer.begin_with_options(options).await
 }
 
 async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, DbErr> {
@@ -92,11 +112,7 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
 /// # Errors
 /// When the database is down or stays locked.
 pub(crate) async fn write_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    db.writer.begin_with_options(options).await
+    begin(&db.writer).await
 }
 
 /// Now, by the database's clock, in Unix milliseconds.
@@ -172,6 +188,25 @@ mod tests {
 
         assert_eq!(applied_migrations(&db).await.unwrap(), all);
         assert_eq!(all.len(), Migrator::migrations().len());
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_is_cut_leaves_the_older_schema_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("a.db").display());
+        let older = connect(&url, 1).await.unwrap();
+        Migrator::up(&older, Some(3)).await.unwrap();
+        let txn = begin(&older).await.unwrap();
+        Migrator::up(&txn, None).await.unwrap();
+        // Its process is killed here.
+        drop(txn);
+        assert_eq!(Migrator::get_applied_migrations(&older).await.unwrap().len(), 3);
+        drop(older);
+        let db = Db::open(&url).await.unwrap();
+        assert_eq!(
+            applied_migrations(&db).await.unwrap().len(),
+            Migrator::migrations().len()
+        );
     }
 
     #[tokio::test]

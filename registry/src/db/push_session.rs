@@ -2,7 +2,7 @@
 
 use fineline_api::{ChunkRef, PushSessionState};
 use fineline_format::Digest;
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect,
@@ -186,17 +186,45 @@ pub(crate) async fn detach(conn: &impl ConnectionTrait, id: Uuid) -> Result<(), 
     update.exec(conn).await.map(|_| ())
 }
 
-/// Open sessions that nobody spoke to since `before_ms`.
-pub(crate) async fn silent_since(
+/// Open sessions that nobody spoke to since `silent_ms`, or that were opened before `opened_ms`.
+pub(crate) async fn outlived(
     conn: &impl ConnectionTrait,
-    before_ms: i64,
+    silent_ms: i64,
+    opened_ms: i64,
     limit: u64,
 ) -> Result<Vec<SessionRow>, DbErr> {
+    let outlived = Condition::any()
+        .add(push_session::Column::HeartbeatAtMs.lt(silent_ms))
+        .add(push_session::Column::CreatedAtMs.lt(opened_ms));
     let query = push_session::Entity::find()
         .filter(push_session::Column::State.eq(PushSessionState::Open.as_str()))
-        .filter(push_session::Column::HeartbeatAtMs.lt(before_ms))
+        .filter(outlived)
         .limit(limit);
     query.all(conn).await?.into_iter().map(session_row).collect()
+}
+
+/// The sessions of a run that are open or verifying.
+pub(crate) async fn unfinished(conn: &impl ConnectionTrait, run_id: i64) -> Result<Vec<Uuid>, DbErr> {
+    let unfinished = [PushSessionState::Verifying, PushSessionState::Open].map(PushSessionState::as_str);
+    let query = push_session::Entity::find()
+        .select_only()
+        .column(push_session::Column::Id)
+        .filter(push_session::Column::RunId.eq(run_id))
+        .filter(push_session::Column::State.is_in(unfinished));
+    query.into_tuple().all(conn).await
+}
+
+/// Aborts all sessions of a run that are open or verifying.
+pub(crate) async fn abort_all(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
+    let unfinished = [PushSessionState::Verifying, PushSessionState::Open].map(PushSessionState::as_str);
+    let update = push_session::Entity::update_many()
+        .col_expr(
+            push_session::Column::State,
+            Expr::value(PushSessionState::Aborted.as_str()),
+        )
+        .filter(push_session::Column::RunId.eq(run_id))
+        .filter(push_session::Column::State.is_in(unfinished));
+    update.exec(conn).await.map(|_| ())
 }
 
 /// A file of a session.

@@ -1,6 +1,6 @@
 //! Revisions: what steps point to. How one becomes ready stands in `verification`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fineline_api::CheckpointState;
 use fineline_format::Digest;
@@ -11,6 +11,9 @@ use sea_orm::{
 };
 
 use super::entity::revision;
+
+/// Values in one statement: far below what either engine binds.
+const BATCH: usize = 500;
 
 /// A revision as the services see it.
 #[derive(Debug, Clone)]
@@ -139,7 +142,7 @@ pub(crate) async fn other_step_of_label(
         .filter(revision::Column::Step.ne(super::signed(step)))
         .filter(
             Condition::any()
-                .add(revision::Column::Current.eq(true))
+                .add(is_current())
                 .add(revision::Column::State.is_in(alive)),
         );
     let step: Option<i64> = query.into_tuple().one(conn).await?;
@@ -155,27 +158,17 @@ pub(super) fn is(state: CheckpointState) -> Condition {
     Condition::all().add(revision::Column::State.eq(state.as_str()))
 }
 
+/// What a step points to: the current revision, unless it was deleted.
+fn is_current() -> Condition {
+    is(CheckpointState::Ready).add(revision::Column::Current.eq(true))
+}
+
 /// The ready revision that the step of a run points to.
 pub(crate) async fn current(conn: &impl ConnectionTrait, run_id: i64, step: u64) -> Result<Option<RevisionRow>, DbErr> {
     let query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::Step.eq(super::signed(step)))
-        .filter(revision::Column::Current.eq(true));
-    query.one(conn).await?.map(revision_row).transpose()
-}
-
-/// A ready revision of the run that holds the checkpoint; the current one first.
-pub(crate) async fn by_checkpoint(
-    conn: &impl ConnectionTrait,
-    run_id: i64,
-    digest: &Digest,
-) -> Result<Option<RevisionRow>, DbErr> {
-    let query = revision::Entity::find()
-        .filter(revision::Column::CheckpointDigest.eq(super::blob(digest)))
-        .filter(revision::Column::RunId.eq(run_id))
-        .filter(is(CheckpointState::Ready))
-        .order_by_desc(revision::Column::Current)
-        .order_by_desc(revision::Column::Id);
+        .filter(is_current());
     query.one(conn).await?.map(revision_row).transpose()
 }
 
@@ -188,7 +181,7 @@ pub(crate) async fn by_label(
     let query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::Label.eq(label))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .order_by_desc(revision::Column::Step);
     query.one(conn).await?.map(revision_row).transpose()
 }
@@ -201,7 +194,7 @@ pub(crate) async fn latest(
 ) -> Result<Option<RevisionRow>, DbErr> {
     let mut query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .order_by_desc(revision::Column::Step);
     if let Some(before) = before {
         query = query.filter(revision::Column::Step.lt(super::signed(before)));
@@ -221,7 +214,7 @@ pub(crate) async fn steps_with_weights(
         .column(revision::Column::Step)
         .filter(revision::Column::RunId.eq(run_id))
         .filter(revision::Column::WeightsDigest.eq(super::blob(weights)))
-        .filter(revision::Column::Current.eq(true))
+        .filter(is_current())
         .filter(revision::Column::Step.ne(super::signed(step)))
         .order_by_asc(revision::Column::Step)
         .limit(10);
@@ -262,6 +255,123 @@ pub(crate) async fn to_lend(
     query.all(conn).await?.into_iter().map(revision_row).collect()
 }
 
+/// The checkpoints of a run's ready revisions with the revisions' ids, behind `after`.
+pub(crate) async fn ready_checkpoints(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    after: i64,
+    limit: u64,
+) -> Result<Vec<(i64, Digest)>, DbErr> {
+    let query = revision::Entity::find()
+        .select_only()
+        .columns([revision::Column::Id, revision::Column::CheckpointDigest])
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Id.gt(after))
+        .filter(is(CheckpointState::Ready))
+        .order_by_asc(revision::Column::Id)
+        .limit(limit);
+    let rows: Vec<(i64, Vec<u8>)> = query.into_tuple().all(conn).await?;
+    rows.into_iter()
+        .map(|(id, digest)| Ok((id, super::digest(&digest)?)))
+        .collect()
+}
+
+/// All ready revisions of a step, or of a checkpoint, the current one first.
+pub(crate) async fn ready_ones(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    of: Of<'_>,
+) -> Result<Vec<RevisionRow>, DbErr> {
+    let narrowed = match of {
+        Of::Step(step) => revision::Column::Step.eq(super::signed(step)),
+        Of::Checkpoint(digest) => revision::Column::CheckpointDigest.eq(super::blob(digest)),
+    };
+    let query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(narrowed)
+        .filter(is(CheckpointState::Ready))
+        .order_by_desc(revision::Column::Current)
+        .order_by_desc(revision::Column::Id);
+    query.all(conn).await?.into_iter().map(revision_row).collect()
+}
+
+/// The checkpoints of ready revisions of these steps that are not current, the newest first.
+pub(crate) async fn replaced(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    steps: &[u64],
+) -> Result<HashMap<u64, Vec<Digest>>, DbErr> {
+    let mut replaced: HashMap<u64, Vec<Digest>> = HashMap::new();
+    for batch in steps.chunks(BATCH) {
+        let query = revision::Entity::find()
+            .select_only()
+            .columns([revision::Column::Step, revision::Column::CheckpointDigest])
+            .filter(revision::Column::RunId.eq(run_id))
+            .filter(revision::Column::Step.is_in(batch.iter().map(|step| super::signed(*step))))
+            .filter(revision::Column::Current.eq(false))
+            .filter(is(CheckpointState::Ready))
+            .order_by_desc(revision::Column::Id);
+        let rows: Vec<(i64, Vec<u8>)> = query.into_tuple().all(conn).await?;
+        for (step, digest) in rows {
+            replaced
+                .entry(step.unsigned_abs())
+                .or_default()
+                .push(super::digest(&digest)?);
+        }
+    }
+    Ok(replaced)
+}
+
+/// The current steps of a run with each of these models.
+pub(crate) async fn steps_by_model(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    models: &[Digest],
+) -> Result<HashMap<Digest, Vec<u64>>, DbErr> {
+    let mut steps: HashMap<Digest, Vec<u64>> = HashMap::new();
+    for batch in models.chunks(BATCH) {
+        let query = revision::Entity::find()
+            .select_only()
+            .columns([revision::Column::ModelDigest, revision::Column::Step])
+            .filter(revision::Column::RunId.eq(run_id))
+            .filter(revision::Column::ModelDigest.is_in(batch.iter().map(super::blob)))
+            .filter(is_current())
+            .order_by_asc(revision::Column::Step);
+        let rows: Vec<(Vec<u8>, i64)> = query.into_tuple().all(conn).await?;
+        for (model, step) in rows {
+            steps
+                .entry(super::digest(&model)?)
+                .or_default()
+                .push(step.unsigned_abs());
+        }
+    }
+    Ok(steps)
+}
+
+/// What revisions are asked for by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Step(u64),
+    Checkpoint(&'a Digest),
+}
+
+/// A ready revision is taken away: its step points to nothing readable any more, its scores stay. Whether it was ready.
+pub(crate) async fn set_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<bool, DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Deleted.as_str()))
+        .filter(revision::Column::Id.eq(id))
+        .filter(is(CheckpointState::Ready));
+    Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// All revisions of a run are taken away, whatever their state.
+pub(crate) async fn set_all_deleted(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::State, Expr::value(CheckpointState::Deleted.as_str()))
+        .filter(revision::Column::RunId.eq(run_id));
+    update.exec(conn).await.map(|_| ())
+}
+
 /// What a list of revisions is narrowed to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RevisionFilter {
@@ -273,6 +383,8 @@ pub(crate) struct RevisionFilter {
     pub(crate) all_revisions: bool,
     /// Evaluable ones only.
     pub(crate) evaluable: bool,
+    /// Where no state is named, also those that were deleted and that no later one took the place of.
+    pub(crate) deleted: bool,
 }
 
 /// Revisions of a run by step and age, those after `after` (step, id) only.
@@ -286,6 +398,11 @@ pub(crate) async fn list(
     let mut query = revision::Entity::find().filter(revision::Column::RunId.eq(run_id));
     query = match filter.state {
         Some(state) => query.filter(is(state)),
+        None if filter.deleted => query.filter(
+            Condition::any()
+                .add(revision::Column::State.ne(CheckpointState::Deleted.as_str()))
+                .add(revision::Column::Current.eq(true)),
+        ),
         None => query.filter(revision::Column::State.ne(CheckpointState::Deleted.as_str())),
     };
     if let Some(min) = filter.step_min {

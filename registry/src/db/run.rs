@@ -1,7 +1,7 @@
 //! Runs.
 
 use fineline_api::run::RunAttributes;
-use fineline_api::{CheckpointState, Run, RunName, RunPattern};
+use fineline_api::{CheckpointState, Retention, Run, RunName, RunPattern};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
@@ -18,6 +18,8 @@ pub(crate) struct RunRow {
     pub(crate) attributes: RunAttributes,
     /// The tokenizer that it lends to steps without one.
     pub(crate) tokenizer: Option<Digest>,
+    /// Which steps it keeps; all when absent.
+    pub(crate) retention: Option<Retention>,
     created_at_ms: i64,
 }
 
@@ -30,6 +32,7 @@ impl TryFrom<run::Model> for RunRow {
             name: RunName::new(&row.namespace, &row.name).map_err(DbErr::Type)?,
             attributes: super::from_json(row.attributes)?,
             tokenizer: row.tokenizer_digest.as_deref().map(super::digest).transpose()?,
+            retention: row.retention.map(super::from_json).transpose()?,
             created_at_ms: row.created_at_ms,
         })
     }
@@ -48,6 +51,8 @@ pub(crate) async fn insert(
         attributes: ActiveValue::Set(super::to_json(attributes)?),
         created_at_ms: ActiveValue::Set(super::now_ms(conn).await?),
         tokenizer_digest: ActiveValue::Set(None),
+        retention: ActiveValue::Set(None),
+        deleted_at_ms: ActiveValue::Set(None),
     };
     match run::Entity::insert(row).exec_with_returning(conn).await {
         Ok(row) => row.try_into().map(Some),
@@ -60,7 +65,8 @@ pub(crate) async fn insert(
 pub(crate) async fn find(conn: &impl ConnectionTrait, name: &RunName) -> Result<Option<RunRow>, DbErr> {
     let query = run::Entity::find()
         .filter(run::Column::Namespace.eq(name.namespace()))
-        .filter(run::Column::Name.eq(name.name()));
+        .filter(run::Column::Name.eq(name.name()))
+        .filter(run::Column::DeletedAtMs.is_null());
     query.one(conn).await?.map(RunRow::try_from).transpose()
 }
 
@@ -93,9 +99,60 @@ pub(crate) async fn with_tokenizer(conn: &impl ConnectionTrait) -> Result<Vec<i6
     query.into_tuple().all(conn).await
 }
 
-/// The runs that `pattern` matches, as a condition on the table `run`; exact in both engines, since a star stands only
-/// at a pattern's end.
+/// Says which steps a run keeps; all when `None`.
+pub(crate) async fn set_retention(
+    conn: &impl ConnectionTrait,
+    id: i64,
+    retention: Option<&Retention>,
+) -> Result<(), DbErr> {
+    let retention = retention.map(super::to_json).transpose()?;
+    let update = run::Entity::update_many().col_expr(run::Column::Retention, Expr::value(retention));
+    update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
+}
+
+/// Runs with a rule of retention, by id, those after `after` only.
+pub(crate) async fn with_retention(conn: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<RunRow>, DbErr> {
+    let query = run::Entity::find()
+        .filter(run::Column::Id.gt(after))
+        .filter(run::Column::DeletedAtMs.is_null())
+        .filter(run::Column::Retention.is_not_null())
+        .order_by_asc(run::Column::Id)
+        .limit(limit);
+    query.all(conn).await?.into_iter().map(RunRow::try_from).collect()
+}
+
+/// Frees a run's name and hides it; what it held is forgotten bit by bit.
+pub(crate) async fn set_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let update = run::Entity::update_many().col_expr(run::Column::DeletedAtMs, Expr::value(now));
+    update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
+}
+
+/// The ids of all runs after `after`, deleted ones or the others.
+pub(crate) async fn ids(conn: &impl ConnectionTrait, deleted: bool, after: i64, limit: u64) -> Result<Vec<i64>, DbErr> {
+    let state = if deleted {
+        run::Column::DeletedAtMs.is_not_null()
+    } else {
+        run::Column::DeletedAtMs.is_null()
+    };
+    let query = run::Entity::find()
+        .select_only()
+        .column(run::Column::Id)
+        .filter(run::Column::Id.gt(after))
+        .filter(state)
+        .order_by_asc(run::Column::Id)
+        .limit(limit);
+    query.into_tuple().all(conn).await
+}
+
+/// The runs that `pattern` matches, as a condition on the table `run`: no deleted one. Exact in both engines, since a
+/// star stands only at a pattern's end.
 pub(super) fn matches(pattern: &RunPattern) -> Condition {
+    matches_ever(pattern).add(run::Column::DeletedAtMs.is_null())
+}
+
+/// The same with runs that were deleted and are not forgotten yet: what they let go of is possessed for the grace.
+pub(super) fn matches_ever(pattern: &RunPattern) -> Condition {
     match pattern {
         RunPattern::All => Condition::all(),
         RunPattern::One(name) => Condition::all()
@@ -155,6 +212,7 @@ pub(crate) async fn describe(conn: &impl ConnectionTrait, row: RunRow) -> Result
         run: row.name,
         attributes: row.attributes,
         default_tokenizer: row.tokenizer,
+        retention: row.retention,
         n_checkpoints: n.unsigned_abs(),
         latest_step: latest.map(i64::unsigned_abs),
         created_at: super::time(row.created_at_ms),

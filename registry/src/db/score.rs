@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fineline_api::score::OWN_HARNESS;
-use fineline_api::{PostScores, RunName, Score, TaskScore};
+use fineline_api::{CheckpointState, PostScores, RunName, Score, TaskScore};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, OnConflict};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    RelationDef,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -110,6 +111,15 @@ pub(crate) async fn post(conn: &impl ConnectionTrait, revision_id: i64, new: &Po
     Ok(())
 }
 
+/// Takes away the scores from outside that were posted for a revision.
+pub(crate) async fn delete_posted(conn: &impl ConnectionTrait, revision_id: i64) -> Result<(), DbErr> {
+    score::Entity::delete_many()
+        .filter(score::Column::RevisionId.eq(revision_id))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
 /// What a list of scores is narrowed to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ScoreFilter {
@@ -179,7 +189,7 @@ pub(crate) async fn list(
     Ok(found)
 }
 
-/// Ready revisions that the filter lets pass, by step and id, from that pair on.
+/// Ready and deleted revisions that the filter lets pass, by step and id, from that pair on: what was measured stays.
 async fn revisions(
     conn: &impl ConnectionTrait,
     run_id: i64,
@@ -188,7 +198,11 @@ async fn revisions(
 ) -> Result<Vec<revision::Model>, DbErr> {
     let mut query = revision::Entity::find()
         .filter(revision::Column::RunId.eq(run_id))
-        .filter(revision::Column::State.eq(fineline_api::CheckpointState::Ready.as_str()));
+        .filter(
+            revision::Column::State
+                .is_in([CheckpointState::Ready, CheckpointState::Deleted].map(CheckpointState::as_str)),
+        )
+        .filter(revision::Column::CheckpointDigest.is_not_null());
     if let Some(min) = filter.step_min {
         query = query.filter(revision::Column::Step.gte(super::signed(min)));
     }
@@ -231,16 +245,19 @@ async fn scores_of(
             ours.entry(id).or_default().push(row);
         }
     }
-    let suites = suites(conn, &evaluations).await?;
+    let origins = origins(conn, &evaluations).await?;
+    let n_replaced = n_replaced(conn, revisions).await?;
     let mut scores = Vec::new();
-    let mut add = |revision: i64, row: &score::Model, suite: Option<&String>| -> Result<(), DbErr> {
-        let score = describe(run, by_id[&revision], row, suite.cloned())?;
+    let mut add = |revision: i64, row: &score::Model, origin: Option<&Origin>| -> Result<(), DbErr> {
+        let of = by_id[&revision];
+        let mut score = describe(run, of, row, origin)?;
+        score.n_replaced = n_replaced.get(&of.step).copied().unwrap_or(0);
         scores.push((ScoreKey::of(&score, revision), score));
         Ok(())
     };
     for link in &links {
         for row in ours.get(&link.evaluation_id).into_iter().flatten() {
-            add(link.revision_id, row, suites.get(&link.evaluation_id))?;
+            add(link.revision_id, row, origins.get(&link.evaluation_id))?;
         }
     }
     let from_outside = score::Column::RevisionId.is_in(by_id.keys().copied());
@@ -271,24 +288,63 @@ async fn rows(
     query.all(conn).await
 }
 
-async fn suites(conn: &impl ConnectionTrait, ids: &BTreeSet<Uuid>) -> Result<BTreeMap<Uuid, String>, DbErr> {
-    let rows: Vec<(Uuid, String)> = evaluation::Entity::find()
+/// Where a score was measured.
+#[derive(Debug, FromQueryResult)]
+struct Origin {
+    id: Uuid,
+    suite_name: String,
+    run_id: i64,
+    step: i64,
+}
+
+async fn origins(conn: &impl ConnectionTrait, ids: &BTreeSet<Uuid>) -> Result<BTreeMap<Uuid, Origin>, DbErr> {
+    let of_revision: RelationDef = evaluation::Entity::belongs_to(revision::Entity)
+        .from(evaluation::Column::RevisionId)
+        .to(revision::Column::Id)
+        .into();
+    let rows: Vec<Origin> = evaluation::Entity::find()
         .select_only()
-        .column(evaluation::Column::Id)
-        .column(evaluation::Column::SuiteName)
+        .columns([
+            evaluation::Column::Id,
+            evaluation::Column::SuiteName,
+            evaluation::Column::RunId,
+        ])
+        .column(revision::Column::Step)
+        .join(JoinType::InnerJoin, of_revision)
         .filter(evaluation::Column::Id.is_in(ids.iter().copied()))
+        .into_model()
+        .all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+}
+
+/// How many other revisions of the current ones' steps were replaced.
+async fn n_replaced(conn: &impl ConnectionTrait, revisions: &[revision::Model]) -> Result<BTreeMap<i64, u64>, DbErr> {
+    let Some(run_id) = revisions.first().map(|row| row.run_id) else {
+        return Ok(BTreeMap::new());
+    };
+    let rows: Vec<(i64, i64)> = revision::Entity::find()
+        .select_only()
+        .column(revision::Column::Step)
+        .column_as(revision::Column::Id.count(), "n")
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Step.is_in(revisions.iter().map(|row| row.step)))
+        .filter(revision::Column::Current.eq(false))
+        .filter(revision::Column::ReadyAtMs.is_not_null())
+        .group_by(revision::Column::Step)
         .into_tuple()
         .all(conn)
         .await?;
-    Ok(rows.into_iter().collect())
+    Ok(rows.into_iter().map(|(step, n)| (step, n.unsigned_abs())).collect())
 }
 
 fn describe(
     run: &RunName,
     revision: &revision::Model,
     row: &score::Model,
-    suite: Option<String>,
+    origin: Option<&Origin>,
 ) -> Result<Score, DbErr> {
+    let elsewhere = origin.filter(|origin| origin.run_id == revision.run_id && origin.step != revision.step);
     let checkpoint = revision.checkpoint_digest.as_deref();
     let checkpoint =
         checkpoint.ok_or_else(|| DbErr::Type(format!("ready revision {} has no checkpoint", revision.id)))?;
@@ -308,10 +364,13 @@ fn describe(
         harness: row.harness.clone(),
         harness_version: row.harness_version.clone(),
         dtype: row.dtype.clone(),
-        suite,
+        suite: origin.map(|origin| origin.suite_name.clone()),
         checkpoint: super::digest(checkpoint)?,
         evaluation: row.evaluation_id,
         current: revision.current,
+        deleted: revision.state == CheckpointState::Deleted.as_str(),
+        n_replaced: 0,
+        evaluated_step: elsewhere.map(|origin| origin.step.unsigned_abs()),
         provenance: super::from_json(row.provenance.clone())?,
         created_at: super::time(row.created_at_ms),
     })

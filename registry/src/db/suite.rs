@@ -1,5 +1,7 @@
 //! Suites, the runs that they were uploaded for, and their bindings.
 
+use std::collections::HashSet;
+
 use fineline_api::{Binding, RunPattern, Suite};
 use fineline_format::Digest;
 use fineline_format::suite::SuiteDefinition;
@@ -134,6 +136,16 @@ pub(crate) async fn list(conn: &impl ConnectionTrait) -> Result<Vec<SuiteRow>, D
         suites.push(suite_row(conn, row).await?);
     }
     Ok(suites)
+}
+
+/// The digests of all files of all suites.
+pub(crate) async fn files(conn: &impl ConnectionTrait) -> Result<HashSet<Digest>, DbErr> {
+    let mut files = HashSet::new();
+    for row in suite::Entity::find().all(conn).await? {
+        let definition: SuiteDefinition = super::from_json(row.definition)?;
+        files.extend(definition.blobs().map(|blob| blob.digest));
+    }
+    Ok(files)
 }
 
 fn binding_row(row: binding::Model) -> Result<Binding, DbErr> {

@@ -57,6 +57,39 @@ pub(crate) async fn delete(conn: &impl ConnectionTrait, run_id: i64, name: &str)
         == 1)
 }
 
+/// Takes away the tags and releases of a revision.
+pub(crate) async fn delete_names(conn: &impl ConnectionTrait, revision_id: i64) -> Result<(), DbErr> {
+    tag::Entity::delete_many()
+        .filter(tag::Column::RevisionId.eq(revision_id))
+        .exec(conn)
+        .await?;
+    release::Entity::delete_many()
+        .filter(release::Column::RevisionId.eq(revision_id))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Whether a run has a tag or a release.
+pub(crate) async fn any(conn: &impl ConnectionTrait, run_id: i64) -> Result<bool, DbErr> {
+    let tags = tag::Entity::find().filter(tag::Column::RunId.eq(run_id));
+    let releases = release::Entity::find().filter(release::Column::RunId.eq(run_id));
+    Ok(tags.one(conn).await?.is_some() || releases.one(conn).await?.is_some())
+}
+
+/// Takes away all tags and releases of a run.
+pub(crate) async fn delete_all(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
+    tag::Entity::delete_many()
+        .filter(tag::Column::RunId.eq(run_id))
+        .exec(conn)
+        .await?;
+    release::Entity::delete_many()
+        .filter(release::Column::RunId.eq(run_id))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
 /// A run's tags by name.
 pub(crate) async fn list(conn: &impl ConnectionTrait, run_id: i64) -> Result<Vec<Tag>, DbErr> {
     let query = tag::Entity::find()

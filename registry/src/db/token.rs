@@ -62,6 +62,13 @@ pub(crate) async fn find_live(conn: &impl ConnectionTrait, secret_sha256: &Diges
     query.one(conn).await?.map(describe).transpose()
 }
 
+/// The token of that id, unless it is expired or revoked.
+pub(crate) async fn get_live(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<Token>, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let query = token::Entity::find_by_id(id).filter(live(now));
+    query.one(conn).await?.map(describe).transpose()
+}
+
 /// Neither expired nor revoked at `now`.
 fn live(now: i64) -> Condition {
     let unexpired = Condition::any()

@@ -1,9 +1,9 @@
 //! Tokenizers that runs lend to steps without one of their own.
 //!
 //! **Invariant:** a row is never changed or deleted, so what an evaluation was queued with can be read as long as it
-//! waits. The files that it names are referenced from here as from a checkpoint.
+//! waits. The server keeps the files that it names (`service::kept`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use fineline_format::Digest;
 use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait};
@@ -25,6 +25,15 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, digest: &Digest, files: 
         .exec_without_returning(conn)
         .await
         .map(|_| ())
+}
+
+/// The files of all tokenizers: they are kept whatever becomes of the checkpoints that they came from.
+pub(crate) async fn all_files(conn: &impl ConnectionTrait) -> Result<HashSet<Digest>, DbErr> {
+    let mut files = HashSet::new();
+    for row in tokenizer::Entity::find().all(conn).await? {
+        files.extend(super::from_json::<TokenizerFiles>(row.files)?.into_values());
+    }
+    Ok(files)
 }
 
 /// The files of a tokenizer.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, ErrorBody, Event, Page, Reference, Scope, Tensor};
+use fineline_api::{
+    Checkpoint, CheckpointFile, CheckpointState, Deletion, ErrorBody, Event, Page, Reference, Scope, Tensor,
+};
 use fineline_format::Digest;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +22,7 @@ use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Json, Path, Query, RunPath, run_name};
 use crate::service;
+use crate::service::delete::DeleteOptions;
 
 /// The longest that a request may wait for something to happen.
 const MAX_WAIT: u64 = 30;
@@ -27,7 +30,7 @@ const MAX_WAIT: u64 = 30;
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_checkpoints))
-        .routes(routes!(get_checkpoint))
+        .routes(routes!(get_checkpoint, delete_checkpoint))
         .routes(routes!(get_manifest))
         .routes(routes!(list_files))
         .routes(routes!(list_tensors))
@@ -56,11 +59,15 @@ pub(crate) async fn resolve(
     reference: &str,
 ) -> ApiResult<(RunRow, RevisionRow)> {
     let run = caller.run(app, &run_name(namespace, name)?, Scope::Read).await?;
-    let reference: Reference = reference
-        .parse()
-        .map_err(|_| ApiError::not_found(format!("checkpoint `{reference}` in run `{}`", run.name)))?;
+    let reference = parse_reference(reference, &run)?;
     let revision = service::checkpoint::resolve(app, caller, &run, &reference).await?;
     Ok((run, revision))
+}
+
+/// What breaks the grammar can't exist.
+fn parse_reference(reference: &str, run: &RunRow) -> ApiResult<Reference> {
+    let unknown = |_| ApiError::not_found(format!("checkpoint `{reference}` in run `{}`", run.name));
+    reference.parse().map_err(unknown)
 }
 
 impl CheckpointPath {
@@ -112,6 +119,7 @@ async fn list_checkpoints(
         state,
         all_revisions: query.all_revisions,
         evaluable: false,
+        deleted: false,
     };
     Ok(Json(
         service::checkpoint::list(&app, &run, filter, query.cursor.as_deref(), limit(query.limit)).await?,
@@ -134,6 +142,47 @@ async fn get_checkpoint(
         .pop()
         .map(Json)
         .ok_or_else(|| ApiError::internal("a checkpoint has no description"))
+}
+
+/// `?force=&scores=&dry_run=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    /// Also when tags or releases point to it; they go with it.
+    #[serde(default)]
+    force: bool,
+    /// Its scores too; else they stay.
+    #[serde(default)]
+    scores: bool,
+    /// Only says what would go.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Takes a step away, with all its revisions; by digest only that revision. Its bytes go after the grace. Scope `write`.
+#[utoipa::path(delete, path = "/runs/{namespace}/{name}/checkpoints/{reference}", tag = "checkpoints",
+    operation_id = "delete_checkpoint",
+    params(("namespace" = String, Path), ("name" = String, Path), ("reference" = String, Path), DeleteQuery),
+    responses((status = 200, body = Deletion), (status = "default", body = ErrorBody)))]
+async fn delete_checkpoint(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<CheckpointPath>,
+    Query(query): Query<DeleteQuery>,
+) -> ApiResult<Json<Deletion>> {
+    let run = caller
+        .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Write)
+        .await?;
+    let reference = parse_reference(&path.reference, &run)?;
+    let options = DeleteOptions {
+        force: query.force,
+        scores: query.scores,
+        dry_run: query.dry_run,
+    };
+    Ok(Json(
+        service::delete::checkpoint(&app, &caller, &run, &reference, options).await?,
+    ))
 }
 
 /// The canonical manifest, whose SHA-256 is the checkpoint's digest. Scope `read`, or a lease.

@@ -10,6 +10,7 @@ mod page;
 mod push_session;
 mod run;
 mod score;
+mod storage;
 mod suite;
 mod tag;
 mod token;
@@ -30,5 +31,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(evaluation::router())
         .merge(lease::router())
         .merge(score::router())
+        .merge(storage::router())
         .merge(token::router())
 }

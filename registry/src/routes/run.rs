@@ -3,7 +3,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, DefaultTokenizer, ErrorBody, Page, Run, RunPattern, Scope, SetTokenizer};
+use fineline_api::{
+    CreateRun, DefaultTokenizer, Deletion, ErrorBody, Page, Retention, Run, RunPattern, Scope, SetTokenizer,
+};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,12 +16,14 @@ use crate::auth::Caller;
 use crate::error::ApiResult;
 use crate::extract::{Json, Path, Query, RunPath};
 use crate::service;
+use crate::service::delete::DeleteOptions;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_run, list_runs))
-        .routes(routes!(get_run, update_run))
+        .routes(routes!(get_run, update_run, delete_run))
         .routes(routes!(set_run_tokenizer))
+        .routes(routes!(set_retention, delete_retention))
 }
 
 /// Creates a run. Scope `write`.
@@ -99,4 +103,71 @@ async fn set_run_tokenizer(
 ) -> ApiResult<Json<DefaultTokenizer>> {
     let run = caller.run(&app, &path.run()?, Scope::Write).await?;
     Ok(Json(service::tokenizer::set(&app, &caller, &run, new).await?))
+}
+
+/// `?force=&dry_run=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeleteRunQuery {
+    /// Also when it has tags or releases.
+    #[serde(default)]
+    force: bool,
+    /// Only says what would go.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Takes a run away with its checkpoints and scores; its bytes go after the grace. Scope `admin`.
+#[utoipa::path(delete, path = "/runs/{namespace}/{name}", tag = "runs", operation_id = "delete_run",
+    params(("namespace" = String, Path), ("name" = String, Path), DeleteRunQuery),
+    responses((status = 200, body = Deletion), (status = "default", body = ErrorBody)))]
+async fn delete_run(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Query(query): Query<DeleteRunQuery>,
+) -> ApiResult<Json<Deletion>> {
+    let run = caller.run(&app, &path.run()?, Scope::Admin).await?;
+    let options = DeleteOptions {
+        force: query.force,
+        scores: true,
+        dry_run: query.dry_run,
+    };
+    Ok(Json(service::delete::run(&app, &run, options).await?))
+}
+
+/// `?dry_run=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RetentionQuery {
+    /// Only says what would go; the rule is not set.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Sets which steps a run keeps, and takes the others away, now and from now on. Scope `write`.
+#[utoipa::path(put, path = "/runs/{namespace}/{name}/retention", tag = "runs", operation_id = "set_retention",
+    params(("namespace" = String, Path), ("name" = String, Path), RetentionQuery), request_body = Retention,
+    responses((status = 200, body = Deletion), (status = "default", body = ErrorBody)))]
+async fn set_retention(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Query(query): Query<RetentionQuery>,
+    Json(rule): Json<Retention>,
+) -> ApiResult<Json<Deletion>> {
+    let run = caller.run(&app, &path.run()?, Scope::Write).await?;
+    Ok(Json(service::retention::set(&app, &run, rule, query.dry_run).await?))
+}
+
+/// Lets a run keep all its steps from now on. Scope `write`.
+#[utoipa::path(delete, path = "/runs/{namespace}/{name}/retention", tag = "runs", operation_id = "delete_retention",
+    params(("namespace" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete_retention(State(app): State<App>, caller: Caller, Path(path): Path<RunPath>) -> ApiResult<StatusCode> {
+    let run = caller.run(&app, &path.run()?, Scope::Write).await?;
+    service::retention::unset(&app, &run).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -28,15 +28,16 @@ async fn create_token(
     Json(new): Json<CreateToken>,
 ) -> ApiResult<(StatusCode, Json<CreatedToken>)> {
     caller.require(Scope::Admin)?;
+    service::token::require_pattern(&caller.pattern, &new.pattern)?;
     Ok((StatusCode::CREATED, Json(service::token::create(&app.db, new).await?)))
 }
 
-/// All tokens without their secrets. Scope `admin`.
+/// The tokens for runs that this one is for, without their secrets. Scope `admin`.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "list_tokens",
     responses((status = 200, body = Vec<Token>), (status = "default", body = ErrorBody)))]
 async fn list_tokens(State(app): State<App>, caller: Caller) -> ApiResult<Json<Vec<Token>>> {
     caller.require(Scope::Admin)?;
-    Ok(Json(service::token::list(&app.db).await?))
+    Ok(Json(service::token::list(&app.db, &caller.pattern).await?))
 }
 
 /// Revokes a token. Scope `admin`.
@@ -44,6 +45,6 @@ async fn list_tokens(State(app): State<App>, caller: Caller) -> ApiResult<Json<V
     params(("id" = Uuid, Path)), responses((status = 204), (status = "default", body = ErrorBody)))]
 async fn delete_token(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> ApiResult<StatusCode> {
     caller.require(Scope::Admin)?;
-    service::token::revoke(&app.db, id).await?;
+    service::token::revoke(&app.db, &caller.pattern, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,7 +13,7 @@ use crate::auth::Caller;
 use crate::db;
 use crate::db::checkpoint::CheckpointRow;
 use crate::db::file::FileRow;
-use crate::db::revision::{RevisionFilter, RevisionRow};
+use crate::db::revision::{Of, RevisionFilter, RevisionRow};
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::{content, possession};
@@ -30,7 +30,7 @@ pub(crate) async fn resolve(app: &App, caller: &Caller, run: &RunRow, reference:
             None => by_name(app, run, &reference.to_string()).await?,
             found => found,
         },
-        Reference::Digest(digest) => db::revision::by_checkpoint(conn, run.id, digest).await?,
+        Reference::Digest(digest) => by_digest(app, caller, run, digest).await?,
         Reference::Name(name) => by_name(app, run, name).await?,
     };
     let unknown = || {
@@ -47,6 +47,16 @@ pub(crate) async fn resolve(app: &App, caller: &Caller, run: &RunRow, reference:
     }
 }
 
+/// Of the revisions that hold a checkpoint the first that the caller may read: a lease is for one of them.
+async fn by_digest(app: &App, caller: &Caller, run: &RunRow, digest: &Digest) -> ApiResult<Option<RevisionRow>> {
+    for revision in db::revision::ready_ones(app.db.reader(), run.id, Of::Checkpoint(digest)).await? {
+        if possession::readable(app, caller, &revision).await? {
+            return Ok(Some(revision));
+        }
+    }
+    Ok(None)
+}
+
 async fn by_name(app: &App, run: &RunRow, name: &str) -> ApiResult<Option<RevisionRow>> {
     let conn = app.db.reader();
     if let Some(id) = db::tag::resolve(conn, run.id, name).await? {
@@ -58,6 +68,24 @@ async fn by_name(app: &App, run: &RunRow, name: &str) -> ApiResult<Option<Revisi
     Ok(db::revision::by_label(conn, run.id, name).await?)
 }
 
+/// Whether a checkpoint is known and everything that it needs is stored, as far as is known.
+pub(crate) async fn is_whole(app: &App, checkpoint: &Digest) -> ApiResult<bool> {
+    let conn = app.db.reader();
+    let rows = db::checkpoint::find_many(conn, &[*checkpoint]).await?;
+    let Some(row) = rows.get(checkpoint) else {
+        return Ok(false);
+    };
+    let manifest = Manifest::from_json(&row.manifest).map_err(ApiError::internal)?;
+    for entry in manifest.files() {
+        let file = db::file::find(conn, &entry.digest).await?;
+        match file.filter(|file| file.size_bytes == entry.size_bytes) {
+            Some(file) if content::is_sound(app, &file).await? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Revisions as the API shows them.
 pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) -> ApiResult<Vec<Checkpoint>> {
     let conn = app.db.reader();
@@ -66,11 +94,20 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
     let checkpoints = db::checkpoint::find_many(conn, &digests).await?;
     let mut names = db::tag::names(conn, &ids).await?;
     let counts = db::evaluation::count_by_revision(conn, &ids).await?;
+    let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    let replaced = db::revision::replaced(conn, run.id, &steps).await?;
+    let models: Vec<Digest> = rows.iter().filter_map(|row| row.model_digest).collect();
+    let by_model = db::revision::steps_by_model(conn, run.id, &models).await?;
     let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     let describe = |row: RevisionRow| {
         let content = row.checkpoint.and_then(|digest| checkpoints.get(&digest));
         let not_evaluable = content.and_then(|content| not_evaluable(&row, content));
+        let replaced = replaced.get(&row.step).filter(|_| row.current);
+        let same_model = row.model_digest.and_then(|model| by_model.get(&model));
+        let others = same_model.into_iter().flatten().filter(|step| **step != row.step);
         Checkpoint {
+            replaced: replaced.cloned().unwrap_or_default(),
+            same_model_steps: others.copied().collect(),
             run: run.name.clone(),
             step: row.step,
             label: row.label,
@@ -155,7 +192,10 @@ pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> A
     };
     let describe = |entry: &FileEntry| {
         let chunks = match rows.get(&entry.digest) {
-            Some(row) => row.chunks.clone(),
+            Some(row) => {
+                content::check_recipe(row)?;
+                row.chunks.clone()
+            }
             None if recipes => return Err(no_row(&entry.digest)),
             None => Vec::new(),
         };
@@ -171,7 +211,9 @@ pub(crate) async fn files(app: &App, revision: &RevisionRow, recipes: bool) -> A
 
 async fn stored(app: &App, digest: &Digest) -> ApiResult<FileRow> {
     let row = db::file::find(app.db.reader(), digest).await?;
-    row.ok_or_else(|| no_row(digest))
+    let row = row.ok_or_else(|| no_row(digest))?;
+    content::check_recipe(&row)?;
+    Ok(row)
 }
 
 fn no_row(digest: &Digest) -> ApiError {

@@ -14,9 +14,10 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
+use crate::db::frame::Attached;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::{possession, push_session};
+use crate::service::{content, possession, push_session};
 use crate::store::StoreError;
 
 /// The chunks that the caller has to send, in the order asked.
@@ -31,7 +32,7 @@ pub(crate) async fn missing(app: &App, caller: &Caller, digests: Vec<Digest>) ->
         );
         return Err(ApiError::new(ErrorCode::TooLarge, message).hint("ask in several parts"));
     }
-    let held = possession::held_chunks(app, caller, &digests).await?;
+    let held = possession::name_chunks(app, caller, &digests).await?;
     let mut seen = HashSet::new();
     Ok(digests
         .into_iter()
@@ -52,11 +53,12 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
     let frame = put_object(app, digest, body).await?;
 
     let txn = db::write_txn(&app.db).await?;
-    let superfluous = make_live(&txn, chunk, frame).await?;
+    let superfluous = attach(&txn, chunk, frame).await?;
     if !db::push_session::touch(&txn, session, 1, size_bytes).await? {
         return Err(push_session::not_open(session));
     }
     db::possession::insert(&txn, run.id, &[digest], false).await?;
+    fail_point!("chunk.attached");
     txn.commit().await?;
     if let Some(id) = superfluous {
         discard(app, id).await?;
@@ -80,14 +82,14 @@ async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
     Ok(size_bytes)
 }
 
-/// Keeps a chunk that the server itself framed; nobody possesses it.
+/// Keeps a chunk that the server itself framed; nobody possesses it, and until its file is adopted nothing needs it.
 ///
 /// # Errors
 /// 507 when the store is full.
 pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<()> {
     let frame = put_object(app, chunk.digest, body).await?;
     let txn = db::write_txn(&app.db).await?;
-    let superfluous = make_live(&txn, chunk, frame).await?;
+    let superfluous = attach(&txn, chunk, frame).await?;
     txn.commit().await?;
     match superfluous {
         Some(id) => discard(app, id).await,
@@ -95,11 +97,13 @@ pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<(
     }
 }
 
-/// Writes the intent, then the object, of a chunk that is not held yet; the frame's id, which is to be made live.
+/// Writes the intent, then the object, of a chunk that no sound frame holds yet; the frame's id, which is to be attached.
 async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<Uuid>> {
-    if db::frame::find_chunk(app.db.reader(), &digest).await?.is_some() {
+    let held = db::frame::find_chunk(app.db.reader(), &digest).await?;
+    if held.is_some_and(|chunk| !chunk.damaged) {
         return Ok(None);
     }
+    app.store.check_room(body.len() as u64).map_err(store_error)?;
     let id = Uuid::now_v7();
     let txn = db::write_txn(&app.db).await?;
     db::frame::intend(&txn, id, &digest, body.len()).await?;
@@ -110,19 +114,17 @@ async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<
     Ok(Some(id))
 }
 
-/// Makes a frame the chunk's live one. Gives it back when another was faster: it is to be discarded after the commit.
-async fn make_live(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Uuid>> {
-    let ChunkRef { digest, size_bytes } = chunk;
-    let superfluous = match frame {
-        Some(id) if !db::frame::make_live(txn, id, &digest, size_bytes).await? => Some(id),
-        _ => None,
-    };
-    if superfluous.is_some() && db::frame::find_chunk(txn, &digest).await?.is_none() {
-        return Err(unavailable(format!(
-            "the frame of chunk {digest} was swept while it was put"
-        )));
+/// Makes sure that a live frame holds the chunk. Gives a new frame back when another was faster: it is to be discarded
+/// after the commit.
+async fn attach(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Uuid>> {
+    match db::frame::attach(txn, frame, &chunk.digest, chunk.size_bytes).await? {
+        Attached::New => Ok(None),
+        Attached::Held => Ok(frame),
+        Attached::Gone => Err(unavailable(format!(
+            "the frame of chunk {} was swept while it was put",
+            chunk.digest
+        ))),
     }
-    Ok(superfluous)
 }
 
 /// Takes away a frame to which no chunk points, object first; a live one stays.
@@ -139,11 +141,14 @@ pub(crate) async fn discard(app: &App, id: Uuid) -> ApiResult<()> {
     Ok(txn.commit().await?)
 }
 
+/// What can be done where there is no room.
+pub(crate) const NO_ROOM: &str =
+    "ask the operator for room, or delete steps: reading goes on, and the same push continues later";
+
 /// A failure of the store as the caller sees it.
-fn store_error(error: StoreError) -> ApiError {
+pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Full(_) => ApiError::new(ErrorCode::StoreFull, error.to_string())
-            .hint("ask the operator for room; reading goes on and the same push continues later"),
+        StoreError::Full(_) => ApiError::new(ErrorCode::StoreFull, error.to_string()).hint(NO_ROOM),
         StoreError::Missing(_) => ApiError::internal(error),
         StoreError::Other(_) => unavailable(error),
     }
@@ -170,8 +175,6 @@ pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult
     {
         return Err(unknown());
     }
-    let chunk = db::frame::find_chunk(app.db.reader(), &digest)
-        .await?
-        .ok_or_else(unknown)?;
-    app.store.get_frame(chunk.frame_id).await.map_err(store_error)
+    // Decoded and hashed here too: a frame that does not hold its chunk is no answer, and is known as damaged from now on.
+    Ok(content::read_frame(app, digest).await?.frame)
 }

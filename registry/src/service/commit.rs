@@ -1,5 +1,7 @@
 //! Committing a push session: from files that were named to a checkpoint that is verified.
 
+use std::collections::HashSet;
+
 use fineline_api::{PushSession, PushSessionState};
 use fineline_format::{Digest, FileEntry, Manifest};
 use sea_orm::DatabaseTransaction;
@@ -11,8 +13,8 @@ use crate::db;
 use crate::db::push_session::SessionFile;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::possession;
 use crate::service::push_session::{describe, find, find_open, not_open, step_exists};
+use crate::service::{checkpoint, possession};
 
 /// Commits a session: its files must make the manifest that the pusher means, and every chunk must be there for the
 /// caller. Its checkpoint is then read back before anybody sees it.
@@ -35,6 +37,12 @@ pub(crate) async fn commit(
     let files = db::push_session::files(app.db.reader(), id).await?;
     check_manifest(&files, meant)?;
     check_chunks(app, caller, &files).await?;
+    let is_whole = checkpoint::is_whole(app, &meant).await?;
+    let named: Vec<Digest> = files
+        .iter()
+        .flat_map(|file| &file.chunks)
+        .map(|chunk| chunk.digest)
+        .collect();
     let revision_id = session
         .revision_id
         .ok_or_else(|| ApiError::internal("an open session has no revision"))?;
@@ -44,15 +52,22 @@ pub(crate) async fn commit(
     // Another rank may have added a file meanwhile; none can from here on.
     check_manifest(&db::push_session::files(&txn, id).await?, meant)?;
     match db::revision::current(&txn, run.id, session.step).await? {
-        Some(current) if current.checkpoint == Some(meant) => {
+        Some(current) if current.checkpoint == Some(meant) && is_whole => {
             let unchanged = PushSessionState::Committed;
             if !db::push_session::set_state(&txn, id, PushSessionState::Open, unchanged).await? {
                 return Err(not_open(id));
             }
             drop_unchanged(&txn, id, revision_id).await?;
         }
-        Some(_) if !revision.replace => return Err(step_exists(run, session.step)),
+        Some(current) if current.checkpoint != Some(meant) && !revision.replace => {
+            return Err(step_exists(run, session.step));
+        }
         _ => {
+            // Named by one who may read them: from here on the run itself holds them, whatever is deleted elsewhere.
+            db::possession::insert(&txn, run.id, &named, false).await?;
+            if db::frame::revive_many(&txn, &named).await?.len() < named.iter().collect::<HashSet<_>>().len() {
+                return Err(lost_a_chunk());
+            }
             let verifying = PushSessionState::Verifying;
             let moved = db::push_session::set_state(&txn, id, PushSessionState::Open, verifying).await?;
             if !moved || !db::verification::begin(&txn, revision_id, &meant).await? {
@@ -60,6 +75,7 @@ pub(crate) async fn commit(
             }
         }
     }
+    fail_point!("commit.before_commit");
     txn.commit().await?;
     app.changed.notify_waiters();
     describe(app, run, find(app, run, id).await?).await
@@ -73,6 +89,11 @@ fn check_manifest(files: &[SessionFile], meant: Digest) -> ApiResult<()> {
     let n = files.len();
     let message = format!("the session's {n} files make the manifest `{found}`, the commit means `{meant}`");
     Err(ApiError::unprocessable(message).hint("a file of another rank may be missing: add it, then commit"))
+}
+
+fn lost_a_chunk() -> ApiError {
+    ApiError::unprocessable("a chunk of the session was lost while it was committed")
+        .hint("repeat the push: what is still there is not sent again")
 }
 
 /// Ends a session whose step came to hold its very checkpoint in the meantime: a success that changes nothing.

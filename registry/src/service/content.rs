@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** no byte leaves here whose chunk was not decoded and hashed to its digest just before.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -9,11 +10,12 @@ use fineline_api::ChunkRef;
 use fineline_api::error::ErrorCode;
 use fineline_format::{Digest, Element, Hasher, cdc_cuts, frame};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use sea_orm::DbErr;
+use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::app::App;
 use crate::db;
 use crate::db::file::FileRow;
+use crate::db::frame::ChunkRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::chunk;
 use crate::store::StoreError;
@@ -27,7 +29,7 @@ pub(crate) const MAX_WHOLE_BYTES: u64 = 256 << 20;
 /// Why stored bytes can't be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// What a recipe names is gone from the store or not what it was; `fsck --read-data` finds it too.
+    /// What a recipe names is gone from the store or not what it was; `scrub` finds it too.
     #[error("{0}")]
     Damaged(String),
     /// Database or store do not answer now.
@@ -65,28 +67,73 @@ impl From<ReadError> for ApiError {
     }
 }
 
-/// A chunk's bytes, decoded and hashed.
+/// A store that does not answer, where what it holds was asked for.
+pub(crate) fn store_down(error: StoreError) -> ApiError {
+    ReadError::from(error).into()
+}
+
+/// A chunk as it is stored and as it is.
+pub(crate) struct Chunk {
+    pub(crate) frame: Bytes,
+    pub(crate) raw: Bytes,
+}
+
+/// A chunk's frame, decoded and hashed. One that does not hold the chunk is written down as damaged, so that the chunk
+/// counts as missing from then on and the next push that has it sends it again.
 ///
 /// # Errors
 /// [`ReadError::Damaged`] when the chunk is not held or what is stored is not its bytes.
-pub(crate) async fn read_chunk(app: &App, chunk: ChunkRef) -> Result<Bytes, ReadError> {
-    let digest = chunk.digest;
+pub(crate) async fn read_frame(app: &App, digest: Digest) -> Result<Chunk, ReadError> {
     let row = db::frame::find_chunk(app.db.reader(), &digest).await?;
     let row = row.ok_or_else(|| ReadError::Damaged(format!("chunk {digest} is referenced and not held")))?;
-    let frame_id = row.frame_id;
-    let body = app.store.get_frame(frame_id).await?;
+    let read = decode(app, &row).await;
+    if let Err(ReadError::Damaged(what)) = &read
+        && !row.damaged
+    {
+        tracing::error!(%digest, frame = %row.frame_id, what, "a stored chunk is damaged");
+        set_damaged(app, &row, true).await?;
+    }
+    read
+}
+
+/// Writes down whether a frame holds its chunk.
+pub(crate) async fn set_damaged(app: &App, chunk: &ChunkRow, damaged: bool) -> Result<(), DbErr> {
+    let txn = db::write_txn(&app.db).await?;
+    db::frame::set_damaged(&txn, &chunk.digest, chunk.frame_id, damaged).await?;
+    txn.commit().await
+}
+
+/// Reads and decodes the frame that a chunk's row names.
+pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError> {
+    let (digest, frame_id) = (row.digest, row.frame_id);
+    let frame = app.store.get_frame(frame_id).await?;
+    let body = frame.clone();
     let decode = move || frame::decode(&body).map(|raw| (Digest::of(&raw), raw));
     let (found, raw) = tokio::task::spawn_blocking(decode)
         .await?
         .map_err(|error| ReadError::Damaged(format!("frame {frame_id} of chunk {digest}: {error}")))?;
-    if found != digest || raw.len() as u64 != chunk.size_bytes {
-        let n = raw.len();
+    if found != digest {
         return Err(ReadError::Damaged(format!(
-            "frame {frame_id} of chunk {digest} ({} bytes) holds {n} bytes of {found}",
-            chunk.size_bytes
+            "frame {frame_id} of chunk {digest} holds {} bytes of {found}",
+            raw.len()
         )));
     }
-    Ok(raw.into())
+    Ok(Chunk { frame, raw: raw.into() })
+}
+
+/// A chunk's bytes, decoded and hashed.
+///
+/// # Errors
+/// [`ReadError::Damaged`] when the chunk is not held, what is stored is not its bytes, or the recipe lies about its size.
+pub(crate) async fn read_chunk(app: &App, chunk: ChunkRef) -> Result<Bytes, ReadError> {
+    let raw = read_frame(app, chunk.digest).await?.raw;
+    if raw.len() as u64 == chunk.size_bytes {
+        return Ok(raw);
+    }
+    let (digest, n, said) = (chunk.digest, raw.len(), chunk.size_bytes);
+    Err(ReadError::Damaged(format!(
+        "chunk {digest} has {n} bytes, a recipe says {said}"
+    )))
 }
 
 /// The bytes of a file in `range`, in memory of a few chunks. A chunk that is damaged ends the stream with an error.
@@ -114,6 +161,7 @@ pub(crate) fn read_range(
 
 /// The bytes of a small file at once; the caller has bounded its size.
 pub(crate) async fn read_whole(app: &App, file: &FileRow) -> Result<Bytes, ReadError> {
+    check_recipe(file)?;
     let parts = read_range(app, &file.chunks, 0..file.size_bytes);
     let parts: Vec<Bytes> = parts.try_collect().await?;
     Ok(parts.concat().into())
@@ -133,11 +181,12 @@ pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> Result<Digest
     Ok(stream.try_fold(Hasher::new(), hash).await?.finish())
 }
 
-/// Keeps content that the server was given whole; nobody possesses its digests. What is kept already stays.
+/// Stores content that the server was given whole; nobody possesses its digests. It is collected unless it is adopted
+/// by what needs it, in the transaction that says so.
 ///
 /// # Errors
 /// 413 above 256 MiB, 507 when the store is full.
-pub(crate) async fn put_content(app: &App, bytes: Bytes) -> ApiResult<Digest> {
+pub(crate) async fn put_content(app: &App, bytes: Bytes) -> ApiResult<FileRow> {
     if bytes.len() as u64 > MAX_WHOLE_BYTES {
         return Err(ApiError::new(
             ErrorCode::TooLarge,
@@ -170,16 +219,76 @@ pub(crate) async fn put_content(app: &App, bytes: Bytes) -> ApiResult<Digest> {
             "content {digest} reads back with another digest"
         )));
     }
-    let file = FileRow {
+    Ok(FileRow {
         digest,
         size_bytes: bytes.len() as u64,
         chunks,
         tensors: None,
+    })
+}
+
+/// Keeps a file for what the same transaction writes: a suite, or a sample log.
+///
+/// # Errors
+/// 503 when a chunk of it was collected since it was stored.
+pub(crate) async fn adopt(txn: &DatabaseTransaction, file: &FileRow) -> ApiResult<()> {
+    let kept = whole_row(txn, file).await?;
+    let Some(kept) = kept else {
+        return Err(chunk::unavailable(format!(
+            "content {} was collected before it was needed",
+            file.digest
+        )));
     };
-    let txn = db::write_txn(&app.db).await?;
-    db::file::insert(&txn, &file).await?;
-    txn.commit().await?;
-    Ok(digest)
+    let chunks: Vec<Digest> = kept.chunks.iter().map(|chunk| chunk.digest).collect();
+    Ok(db::kept::insert(txn, &file.digest, &chunks).await?)
+}
+
+/// Makes sure that the row of a file names chunks that sound, live frames hold: its own where it has one, else those of
+/// `file`. `None` when neither does.
+pub(crate) async fn whole_row(txn: &DatabaseTransaction, file: &FileRow) -> ApiResult<Option<FileRow>> {
+    if let Some(row) = db::file::find(txn, &file.digest).await?
+        && is_whole(&row, &db::frame::revive_many(txn, &digests(&row)).await?)
+    {
+        db::file::insert(txn, file).await?;
+        return Ok(Some(row));
+    }
+    if !is_whole(file, &db::frame::revive_many(txn, &digests(file)).await?) {
+        return Ok(None);
+    }
+    db::file::replace(txn, file).await?;
+    Ok(Some(file.clone()))
+}
+
+/// A file whose recipe does not make its size is not read at all: what came of it would be a part.
+///
+/// # Errors
+/// [`ReadError::Damaged`] for such a one.
+pub(crate) fn check_recipe(file: &FileRow) -> Result<(), ReadError> {
+    let sum: u64 = file.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    if sum == file.size_bytes {
+        return Ok(());
+    }
+    let (digest, size) = (file.digest, file.size_bytes);
+    Err(ReadError::Damaged(format!(
+        "the recipe of file {digest} makes {sum} bytes, the file has {size}"
+    )))
+}
+
+fn digests(file: &FileRow) -> Vec<Digest> {
+    file.chunks.iter().map(|chunk| chunk.digest).collect()
+}
+
+/// Whether a file's recipe adds up and every chunk of it is among those that are stored, with its size.
+pub(crate) fn is_whole(file: &FileRow, stored: &HashMap<Digest, u64>) -> bool {
+    let is_stored = |chunk: &ChunkRef| stored.get(&chunk.digest) == Some(&chunk.size_bytes);
+    check_recipe(file).is_ok() && file.chunks.iter().all(is_stored)
+}
+
+/// Whether everything that a file needs is stored, as far as is known, and nothing of it is about to go.
+pub(crate) async fn is_sound(app: &App, file: &FileRow) -> ApiResult<bool> {
+    let (conn, digests) = (app.db.reader(), digests(file));
+    let stored = db::frame::stored(conn, &digests).await?;
+    Ok(is_whole(file, &stored) && !db::frame::any_condemned(conn, &digests).await?)
 }
 
 /// Content that was kept by [`put_content`], or a small file.

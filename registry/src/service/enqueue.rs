@@ -1,15 +1,16 @@
 //! Evaluation starts by itself: queueing what the suites bound to a run ask of a step.
 
-use fineline_api::{Binding, EventKind, Scope};
+use fineline_api::{Binding, CheckpointState, EvaluationState, EventKind, Scope};
 use fineline_format::Digest;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::db;
-use crate::db::evaluation::{EvaluationKey, NewEvaluation};
+use crate::db::evaluation::{EvaluationKey, EvaluationModel, NewEvaluation};
 use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
+use crate::service::lease;
 
 /// The place of what a new step asks for: before every back-fill.
 const NEW_STEP: i64 = 0;
@@ -57,8 +58,15 @@ pub(crate) async fn for_binding(
         suite: binding.suite_digest,
         dtype: binding.dtype.clone(),
     };
-    if let Some(id) = reusable(txn, run, &key).await? {
+    let told = |id| json!({ "evaluation": id, "suite": binding.suite, "dtype": binding.dtype });
+    if let Some(found) = reusable(txn, run, &key).await? {
+        let id = found.id;
         db::evaluation::link(txn, revision.id, id).await?;
+        if is_orphan(txn, run, &found).await? {
+            lease::queue_anew(txn, found, revision.id).await?;
+            db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, told(id)).await?;
+            return Ok(true);
+        }
         db::evaluation::move_queued(txn, id, place).await?;
         return Ok(false);
     }
@@ -69,8 +77,7 @@ pub(crate) async fn for_binding(
     };
     let id = db::evaluation::insert(txn, run, revision, &key, new).await?;
     db::evaluation::link(txn, revision.id, id).await?;
-    let data = json!({ "evaluation": id, "suite": binding.suite, "dtype": key.dtype });
-    db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;
+    db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, told(id)).await?;
     Ok(true)
 }
 
@@ -79,18 +86,26 @@ async fn architecture(txn: &impl ConnectionTrait, checkpoint: Digest) -> ApiResu
     Ok(rows.into_values().next().and_then(|row| row.architecture))
 }
 
+/// Whether an evaluation was cancelled because its step was deleted.
+async fn is_orphan(txn: &impl ConnectionTrait, run: &RunRow, found: &EvaluationModel) -> ApiResult<bool> {
+    if found.run_id != run.id || found.state != EvaluationState::Cancelled.as_str() {
+        return Ok(false);
+    }
+    let queued_for = db::revision::get(txn, found.revision_id).await?;
+    Ok(queued_for.state == CheckpointState::Deleted)
+}
+
 /// An evaluation of that key that this run may show.
 pub(crate) async fn reusable(
     txn: &impl ConnectionTrait,
     run: &RunRow,
     key: &EvaluationKey,
-) -> ApiResult<Option<uuid::Uuid>> {
-    let found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
-    let runs: Vec<i64> = found.iter().map(|(_, run_id)| *run_id).collect();
+) -> ApiResult<Option<EvaluationModel>> {
+    let mut found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
+    found.retain(|row| row.run_id == run.id || row.state != EvaluationState::Cancelled.as_str());
+    let runs: Vec<i64> = found.iter().map(|row| row.run_id).collect();
     let shown = shown_with(txn, run, &runs).await?;
-    Ok(found
-        .into_iter()
-        .find_map(|(id, run_id)| (Some(run_id) == shown).then_some(id)))
+    Ok(found.into_iter().find(|row| Some(row.run_id) == shown))
 }
 
 /// The first of `runs` whose scores this run may show: itself, or one that all of this run's readers may read.

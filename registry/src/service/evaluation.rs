@@ -95,7 +95,7 @@ pub(crate) async fn retry(app: &App, caller: &Caller, id: Uuid) -> ApiResult<Eva
     caller.require(Scope::Write)?;
     let txn = db::write_txn(&app.db).await?;
     let row = db::evaluation::find(&txn, id).await?;
-    let mut row = row.ok_or_else(|| ApiError::internal("an evaluation vanished"))?;
+    let row = row.ok_or_else(|| ApiError::internal("an evaluation vanished"))?;
     let ended = [
         EvaluationState::Failed,
         EvaluationState::Parked,
@@ -105,14 +105,8 @@ pub(crate) async fn retry(app: &App, caller: &Caller, id: Uuid) -> ApiResult<Eva
         let message = format!("evaluation `{id}` is {} and can't be tried again", shown.state);
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("only failed, parked and cancelled ones can"));
     }
-    row.state = EvaluationState::Queued.as_str().to_owned();
-    row.reason = None;
-    row.n_failures = 0;
-    row.n_expiries = 0;
-    row.not_before_ms = 0;
-    row.finished_at_ms = None;
-    row.lease_sha256 = None;
-    db::evaluation::save(&txn, row).await?;
+    let revision_id = row.revision_id;
+    lease::queue_anew(&txn, row, revision_id).await?;
     txn.commit().await?;
     app.changed.notify_waiters();
     get(app, caller, id).await

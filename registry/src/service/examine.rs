@@ -22,7 +22,7 @@ use crate::db::push_session::{SessionFile, SessionRow};
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::commit::manifest_of;
-use crate::service::content::{ReadError, hash_stored, read_whole};
+use crate::service::content::{ReadError, hash_stored, is_sound, read_whole};
 use crate::service::model;
 use crate::service::stored_file::StoredFile;
 
@@ -101,7 +101,11 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
 
 /// Reads a file back from the store and compares its digest, unless the run possesses the file and it was verified.
 async fn read_back(app: &App, file: SessionFile, possessed: bool) -> ApiResult<FileRow> {
-    if possessed && let Some(row) = db::file::find(app.db.reader(), &file.digest).await? {
+    if possessed
+        && let Some(row) = db::file::find(app.db.reader(), &file.digest).await?
+        // One that lost a chunk is read back as it came now.
+        && is_sound(app, &row).await?
+    {
         if row.size_bytes == file.size_bytes {
             return Ok(row);
         }
@@ -109,6 +113,7 @@ async fn read_back(app: &App, file: SessionFile, possessed: bool) -> ApiResult<F
         let message = format!("file `{path}` is said to have {said} bytes, its digest is of one with {has}");
         return Err(ApiError::new(ErrorCode::DigestMismatch, message).hint(PUSH_AGAIN));
     }
+    fail_point!("verify.reading_back");
     let found = hash_stored(app, &file.chunks)
         .await
         .map_err(|error| read_failure(&file.path, error))?;
@@ -136,7 +141,7 @@ fn read_failure(path: &str, error: ReadError) -> ApiError {
             ApiError::unprocessable(format!(
                 "file `{path}` can't be read back: the store lost or damaged a chunk of it"
             ))
-            .hint("ask the operator to run `fineline-registry fsck --read-data`")
+            .hint("ask the operator to run `fineline-registry scrub`")
         }
         ReadError::Unavailable(_) => error.into(),
     }

@@ -1,17 +1,21 @@
-//! Checking that what the database says is true: structure, and where asked every byte.
+//! Checking that what the database says is true: `fsck` its structure, `scrub` every stored byte too. What is found is
+//! named with the steps that it concerns; a chunk found damaged counts as missing from then on, so that the next push
+//! that has it repairs it, and one found sound again counts as held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use fineline_api::{CheckpointState, ChunkRef, RunPattern};
+use fineline_api::{CheckpointState, RunName, RunPattern};
 use fineline_format::{Digest, Manifest};
 use serde::Serialize;
 
 use crate::app::App;
 use crate::db;
-use crate::db::frame::FrameState;
-use crate::db::revision::RevisionFilter;
+use crate::db::file::FileRow;
+use crate::db::frame::{ChunkRow, FrameRow, FrameState};
+use crate::db::revision::{RevisionFilter, RevisionRow};
+use crate::db::run::RunRow;
 use crate::error::ApiResult;
-use crate::service::content;
+use crate::service::content::{self, ReadError};
 
 const BATCH: u64 = 500;
 
@@ -21,15 +25,53 @@ pub(crate) struct Report {
     pub(crate) n_chunks: u64,
     pub(crate) n_files: u64,
     pub(crate) n_checkpoints: u64,
+    /// Raw bytes of the chunks that were read and hashed; 0 for `fsck`.
     pub(crate) read_bytes: u64,
-    /// A sentence each.
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    pub(crate) kind: ProblemKind,
+    /// What it is about: a chunk, a file, a checkpoint.
+    pub(crate) digest: Option<Digest>,
+    /// A sentence.
+    pub(crate) message: String,
+    /// The checkpoints that it concerns, as `NAMESPACE/NAME@STEP`.
+    pub(crate) checkpoints: Vec<String>,
+}
+
+/// What can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProblemKind {
+    /// The object of a frame is not in the store.
+    ObjectMissing,
+    /// The object of a frame has another size than was put.
+    ObjectSize,
+    /// A frame does not decode to its chunk.
+    FrameDamaged,
+    /// A chunk points to no frame, to one of another chunk, or to one that is no live one.
+    ChunkFrame,
+    /// A chunk that is needed lies in a condemned frame.
+    CondemnedNeeded,
+    /// A file needs a chunk that is not held.
+    ChunkMissing,
+    /// A file's recipe does not add up to its size.
+    RecipeSize,
+    /// A file's chunks together are not the file.
+    FileDigest,
+    /// A row that a checkpoint needs is missing or says something else.
+    CheckpointRow,
+    /// A run does not possess what its checkpoint holds.
+    Possession,
 }
 
 /// Checks frames and chunks, then files, then what runs point to; with `read_data` every byte too.
 ///
 /// # Errors
-/// When the database is down; what is wrong with its content is in the report.
+/// When database or store are down; what is wrong with their content is in the report.
 pub(crate) async fn check(app: &App, read_data: bool) -> ApiResult<Report> {
     let mut report = Report::default();
     let sizes = check_chunks(app, read_data, &mut report).await?;
@@ -38,37 +80,102 @@ pub(crate) async fn check(app: &App, read_data: bool) -> ApiResult<Report> {
     Ok(report)
 }
 
+impl Report {
+    fn add(&mut self, kind: ProblemKind, digest: impl Into<Option<Digest>>, message: String) {
+        self.problems.push(Problem {
+            kind,
+            digest: digest.into(),
+            message,
+            checkpoints: Vec::new(),
+        });
+    }
+}
+
 async fn check_chunks(app: &App, read_data: bool, report: &mut Report) -> ApiResult<HashMap<Digest, u64>> {
-    let mut sizes = HashMap::new();
-    let mut after = None;
+    let (mut sizes, mut after) = (HashMap::new(), None);
     loop {
         let rows = db::frame::list_chunks(app.db.reader(), after.as_ref(), BATCH).await?;
-        let Some((last, _)) = rows.last() else { return Ok(sizes) };
+        let Some((last, _)) = rows.last() else { break };
         after = Some(last.digest);
-        for (chunk, state) in rows {
-            let digest = chunk.digest;
+        for (chunk, frame) in rows {
             report.n_chunks += 1;
-            sizes.insert(digest, chunk.size_bytes);
-            if state.as_deref() != Some(FrameState::Live.as_str()) {
-                let state = state.unwrap_or_else(|| "missing".to_owned());
-                report.problems.push(format!(
-                    "chunk {digest} points to frame {} which is {state}",
-                    chunk.frame_id
-                ));
+            sizes.insert(chunk.digest, chunk.size_bytes);
+            let problem = check_chunk(app, &chunk, frame.as_ref(), read_data, report).await?;
+            // The next push repairs it, or it was repaired by hand.
+            if problem.is_some() != chunk.damaged && (problem.is_some() || read_data) {
+                content::set_damaged(app, &chunk, problem.is_some()).await?;
             }
-            if read_data {
-                let size_bytes = chunk.size_bytes;
-                match content::read_chunk(app, ChunkRef { digest, size_bytes }).await {
-                    Ok(_) => report.read_bytes += size_bytes,
-                    Err(error) => report.problems.push(error.to_string()),
-                }
-            } else if !app.store.has_frame(chunk.frame_id).await {
-                report.problems.push(format!(
-                    "object of frame {} (chunk {digest}) is missing",
-                    chunk.frame_id
-                ));
+            if let Some((kind, message)) = problem {
+                report.add(kind, chunk.digest, message);
             }
         }
+    }
+    for digest in db::collect::condemned_needed(app.db.reader(), BATCH).await? {
+        let message = format!("chunk {digest} is needed and its frame is condemned: the next collection revives it");
+        report.add(ProblemKind::CondemnedNeeded, digest, message);
+    }
+    Ok(sizes)
+}
+
+/// What is wrong with a chunk, its row or its frame.
+async fn check_chunk(
+    app: &App,
+    chunk: &ChunkRow,
+    frame: Option<&FrameRow>,
+    read_data: bool,
+    report: &mut Report,
+) -> ApiResult<Option<(ProblemKind, String)>> {
+    let (digest, id) = (chunk.digest, chunk.frame_id);
+    let Some(frame) = frame else {
+        return Ok(Some((
+            ProblemKind::ChunkFrame,
+            format!("chunk {digest} points to frame {id}, which has no row"),
+        )));
+    };
+    if frame.chunk != digest {
+        let message = format!(
+            "chunk {digest} points to frame {id}, which is one of chunk {}",
+            frame.chunk
+        );
+        return Ok(Some((ProblemKind::ChunkFrame, message)));
+    }
+    if ![FrameState::Live, FrameState::Condemned]
+        .iter()
+        .any(|state| state.as_str() == frame.state)
+    {
+        let message = format!("chunk {digest} points to frame {id}, which is {}", frame.state);
+        return Ok(Some((ProblemKind::ChunkFrame, message)));
+    }
+    match app.store.frame_size(id).await.map_err(content::store_down)? {
+        None => {
+            let message = format!("the object of frame {id} (chunk {digest}) is missing from the store");
+            return Ok(Some((ProblemKind::ObjectMissing, message)));
+        }
+        Some(found) if found != frame.stored_bytes => {
+            let message = format!(
+                "the object of frame {id} (chunk {digest}) has {found} bytes, {} were put",
+                frame.stored_bytes
+            );
+            return Ok(Some((ProblemKind::ObjectSize, message)));
+        }
+        Some(_) if !read_data => return Ok(None),
+        Some(_) => {}
+    }
+    match content::decode(app, chunk).await {
+        Ok(read) if read.raw.len() as u64 == chunk.size_bytes => {
+            report.read_bytes += chunk.size_bytes;
+            Ok(None)
+        }
+        Ok(read) => {
+            let message = format!(
+                "chunk {digest} has {} bytes, its row says {}",
+                read.raw.len(),
+                chunk.size_bytes
+            );
+            Ok(Some((ProblemKind::FrameDamaged, message)))
+        }
+        Err(ReadError::Damaged(message)) => Ok(Some((ProblemKind::FrameDamaged, message))),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -80,29 +187,51 @@ async fn check_files(app: &App, read_data: bool, sizes: &HashMap<Digest, u64>, r
         after = Some(last.digest);
         for file in rows {
             report.n_files += 1;
-            let wrong = |chunk: &&ChunkRef| sizes.get(&chunk.digest) != Some(&chunk.size_bytes);
-            if let Some(chunk) = file.chunks.iter().find(wrong) {
-                report.problems.push(format!(
-                    "file {} needs chunk {}, which is not held",
-                    file.digest, chunk.digest
-                ));
-                continue;
-            }
-            if file.chunks.iter().map(|chunk| chunk.size_bytes).sum::<u64>() != file.size_bytes {
-                report.problems.push(format!(
-                    "the recipe of file {} does not add up to its size",
-                    file.digest
-                ));
-            } else if read_data
-                && !content::hash_stored(app, &file.chunks)
-                    .await
-                    .is_ok_and(|d| d == file.digest)
-            {
-                report
-                    .problems
-                    .push(format!("file {} reads back with another digest", file.digest));
+            let problem = check_file(app, &file, read_data, sizes, report).await?;
+            if let Some((kind, message)) = problem {
+                report.add(kind, file.digest, message);
             }
         }
+    }
+}
+
+async fn check_file(
+    app: &App,
+    file: &FileRow,
+    read_data: bool,
+    sizes: &HashMap<Digest, u64>,
+    report: &Report,
+) -> ApiResult<Option<(ProblemKind, String)>> {
+    let digest = file.digest;
+    let sum: u64 = file.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    if sum != file.size_bytes {
+        let message = format!(
+            "the recipe of file {digest} makes {sum} bytes, the file has {}",
+            file.size_bytes
+        );
+        return Ok(Some((ProblemKind::RecipeSize, message)));
+    }
+    let wrong = file
+        .chunks
+        .iter()
+        .find(|chunk| sizes.get(&chunk.digest) != Some(&chunk.size_bytes));
+    if let Some(chunk) = wrong {
+        let message = format!("file {digest} needs chunk {}, which is not held", chunk.digest);
+        return Ok(Some((ProblemKind::ChunkMissing, message)));
+    }
+    let damaged: HashSet<Digest> = report.problems.iter().filter_map(|problem| problem.digest).collect();
+    // A file with a damaged chunk is told of with that chunk.
+    if !read_data || file.chunks.iter().any(|chunk| damaged.contains(&chunk.digest)) {
+        return Ok(None);
+    }
+    match content::hash_stored(app, &file.chunks).await {
+        Ok(found) if found == digest => Ok(None),
+        Ok(found) => Ok(Some((
+            ProblemKind::FileDigest,
+            format!("file {digest} reads back as {found}"),
+        ))),
+        Err(ReadError::Damaged(message)) => Ok(Some((ProblemKind::FileDigest, message))),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -122,15 +251,7 @@ async fn check_runs(app: &App, report: &mut Report) -> ApiResult<()> {
             after = Some((last.step, last.id));
             for revision in rows {
                 report.n_checkpoints += 1;
-                let name = format!("{}@{}", run.name, revision.step);
-                if let Err(problem) = check_revision(app, &run.name, revision.checkpoint).await? {
-                    report.problems.push(format!("{name}: {problem}"));
-                }
-                if db::revision::current(conn, run.id, revision.step).await?.is_none() {
-                    report
-                        .problems
-                        .push(format!("{name}: is ready and the step points to nothing"));
-                }
+                check_revision(app, &run, &revision, report).await?;
             }
         }
         after_run = Some(run.name);
@@ -138,13 +259,49 @@ async fn check_runs(app: &App, report: &mut Report) -> ApiResult<()> {
     Ok(())
 }
 
-async fn check_revision(
-    app: &App,
-    run: &fineline_api::RunName,
-    checkpoint: Option<Digest>,
-) -> ApiResult<Result<(), String>> {
+async fn check_revision(app: &App, run: &RunRow, revision: &RevisionRow, report: &mut Report) -> ApiResult<()> {
+    let name = format!("{}@{}", run.name, revision.step);
+    let found = match rows_of(app, revision).await? {
+        Ok(found) => found,
+        Err(what) => {
+            report.add(
+                ProblemKind::CheckpointRow,
+                revision.checkpoint,
+                format!("{name}: {what}"),
+            );
+            return Ok(());
+        }
+    };
+    if db::revision::current(app.db.reader(), run.id, revision.step)
+        .await?
+        .is_none()
+    {
+        let message = format!("{name}: is ready and the step points to nothing");
+        report.add(ProblemKind::CheckpointRow, revision.checkpoint, message);
+    }
+    for problem in &mut report.problems {
+        if problem.digest.is_some_and(|digest| found.contains(&digest)) && !problem.checkpoints.contains(&name) {
+            problem.checkpoints.push(name.clone());
+        }
+    }
+    let named: Vec<Digest> = found.into_iter().collect();
+    let held = held(app, &run.name, &named).await?;
+    if let Some(digest) = named.iter().find(|digest| !held.contains(*digest)) {
+        let message = format!("{name}: the run does not possess {digest}");
+        report.add(ProblemKind::Possession, *digest, message);
+    }
+    Ok(())
+}
+
+async fn held(app: &App, run: &RunName, named: &[Digest]) -> ApiResult<HashSet<Digest>> {
+    let pattern = RunPattern::One(run.clone());
+    Ok(db::possession::held(app.db.reader(), &pattern, false, named).await?)
+}
+
+/// All digests of a ready revision: its checkpoint, files and chunks; or what is wrong with its rows.
+async fn rows_of(app: &App, revision: &RevisionRow) -> ApiResult<Result<HashSet<Digest>, String>> {
     let conn = app.db.reader();
-    let Some(digest) = checkpoint else {
+    let Some(digest) = revision.checkpoint else {
         return Ok(Err("is ready and has no checkpoint".to_owned()));
     };
     let rows = db::checkpoint::find_many(conn, &[digest]).await?;
@@ -157,20 +314,16 @@ async fn check_revision(
     };
     let digests: Vec<Digest> = manifest.files().iter().map(|file| file.digest).collect();
     let files = db::file::find_many(conn, &digests).await?;
-    let mut named = vec![digest];
+    let mut named = HashSet::from([digest]);
     for file in manifest.files() {
         match files.get(&file.digest) {
             Some(row) if row.size_bytes == file.size_bytes => {
-                named.push(file.digest);
+                named.insert(file.digest);
                 named.extend(row.chunks.iter().map(|chunk| chunk.digest));
             }
             Some(_) => return Ok(Err(format!("file `{}` has another size in its row", file.path))),
             None => return Ok(Err(format!("file `{}` ({}) has no row", file.path, file.digest))),
         }
     }
-    let held = db::possession::held(conn, &RunPattern::One(run.clone()), false, &named).await?;
-    Ok(match named.iter().find(|digest| !held.contains(*digest)) {
-        Some(digest) => Err(format!("the run does not possess {digest}")),
-        None => Ok(()),
-    })
+    Ok(Ok(named))
 }

@@ -166,6 +166,24 @@ async fn queue_again(
     Ok(db::evaluation::save(txn, row).await?)
 }
 
+/// Queues an evaluation that has ended once more, from the beginning and with its counts at zero, for a revision whose
+/// files can be read.
+pub(crate) async fn queue_anew(
+    txn: &impl ConnectionTrait,
+    mut row: EvaluationModel,
+    revision_id: i64,
+) -> ApiResult<()> {
+    row.revision_id = revision_id;
+    row.state = EvaluationState::Queued.as_str().to_owned();
+    row.reason = None;
+    row.n_failures = 0;
+    row.n_expiries = 0;
+    row.not_before_ms = 0;
+    row.finished_at_ms = None;
+    row.lease_sha256 = None;
+    Ok(db::evaluation::save(txn, row).await?)
+}
+
 /// Ends an evaluation and tells every run that shows it.
 pub(crate) async fn end(
     txn: &DatabaseTransaction,
@@ -312,7 +330,8 @@ pub(crate) async fn put_samples(
     let file = content::put_content(app, body).await?;
     let txn = db::write_txn(&app.db).await?;
     held(&txn, caller, id, lease).await?;
-    db::score::set_samples(&txn, id, task, &file).await?;
+    content::adopt(&txn, &file).await?;
+    db::score::set_samples(&txn, id, task, &file.digest).await?;
     Ok(txn.commit().await?)
 }
 

@@ -21,7 +21,24 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
         .filter(|digest| held.contains(*digest))
         .copied()
         .collect();
-    Ok(db::possession::stored(app.db.reader(), &asked).await?)
+    Ok(db::frame::stored(app.db.reader(), &asked).await?)
+}
+
+/// The same for one who goes on to rely on the answer: what is named stays for a grace from now on, also where its last
+/// checkpoint was just deleted.
+pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
+    let held = held_chunks(app, caller, digests).await?;
+    let named: Vec<Digest> = held.keys().copied().collect();
+    let conn = app.db.reader();
+    let released = db::possession::any_released(conn, &caller.pattern, &named).await?;
+    if !released && !db::frame::any_condemned(conn, &named).await? {
+        return Ok(held);
+    }
+    let txn = db::write_txn(&app.db).await?;
+    db::possession::revive(&txn, &caller.pattern, &named).await?;
+    let held = db::frame::revive_many(&txn, &named).await?;
+    txn.commit().await?;
+    Ok(held)
 }
 
 async fn held(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {

@@ -22,13 +22,18 @@ use crate::service::{checkpoint, join};
 const MAX_METADATA_BYTES: usize = 16 << 10;
 
 /// Opens a session, or goes on with the unfinished one for the same step and manifest. A step that holds the manifest
-/// already answers `committed` at once and nothing changes.
+/// already answers `committed` at once and nothing changes, unless stored bytes of it are damaged: then the session
+/// takes them again.
 ///
 /// # Errors
 /// 400 for what breaks a bound, 409 when the step holds other bytes and `replace` is not said, or a name is taken.
 pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> ApiResult<PushSession> {
     check_request(&new)?;
     let (step, manifest_digest) = (new.step, new.manifest_digest);
+    let is_whole = match &manifest_digest {
+        Some(manifest) => checkpoint::is_whole(app, manifest).await?,
+        None => false,
+    };
     let txn = db::write_txn(&app.db).await?;
     check_names(&txn, run, &new).await?;
     if let Some(name) = new.session_name.clone() {
@@ -38,7 +43,7 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
     }
     let current = db::revision::current(&txn, run.id, step).await?;
     let session = match (current, manifest_digest) {
-        (Some(row), Some(manifest)) if row.checkpoint == Some(manifest) => {
+        (Some(row), Some(manifest)) if row.checkpoint == Some(manifest) && is_whole => {
             let done = NewSession {
                 run_id: run.id,
                 revision_id: None,
@@ -50,7 +55,9 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
             };
             db::push_session::insert(&txn, done).await?
         }
-        (Some(_), Some(_)) if !new.replace => return Err(step_exists(run, step)),
+        (Some(row), Some(manifest)) if row.checkpoint != Some(manifest) && !new.replace => {
+            return Err(step_exists(run, step));
+        }
         _ => open_or_resume(&txn, run, new).await?,
     };
     txn.commit().await?;

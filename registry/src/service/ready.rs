@@ -18,7 +18,7 @@ use crate::db::run::RunRow;
 use crate::error::ApiResult;
 use crate::service::examine::Examined;
 use crate::service::verify::LEASE_MS;
-use crate::service::{checkpoint, commit, enqueue, possession, push_session, tokenizer};
+use crate::service::{checkpoint, chunk, commit, content, enqueue, possession, push_session, tokenizer};
 
 /// Publishes what was examined; nothing happens when `verifier` has lost its claim.
 ///
@@ -43,6 +43,8 @@ pub(crate) async fn publish(
     }
     match db::revision::current(&txn, run.id, revision.step).await? {
         Some(current) if current.checkpoint == Some(digest) => {
+            // What was damaged of it is whole again.
+            publish_content(&txn, run, &examined).await?;
             commit::drop_unchanged(&txn, session.id, revision.id).await?;
             return Ok(txn.commit().await?);
         }
@@ -51,6 +53,7 @@ pub(crate) async fn publish(
     }
     publish_content(&txn, run, &examined).await?;
     tokenizer::lend(&txn, run.id, &mut revision, &examined.manifest).await?;
+    fail_point!("ready.published");
     db::verification::succeed(&txn, &revision).await?;
     for tag in &revision.tags {
         // A release made since the push began keeps its name.
@@ -62,28 +65,31 @@ pub(crate) async fn publish(
     let data = json!({ "digest": digest, "warnings": revision.warnings });
     db::event::insert(&txn, run.id, revision.step, EventKind::CheckpointReady, data).await?;
     enqueue::for_revision(&txn, run, &revision).await?;
+    fail_point!("ready.before_commit");
     txn.commit().await?;
     counter!("fineline_checkpoints_ready_total").increment(1);
     Ok(())
 }
 
 /// Writes the checkpoint with its files, and that the run's readers may name all of their digests.
+///
+/// # Errors
+/// 503 when a chunk was lost since it was examined: the revision is then examined again.
 async fn publish_content(txn: &DatabaseTransaction, run: &RunRow, examined: &Examined) -> ApiResult<()> {
+    let mut named = BTreeSet::from([examined.checkpoint.digest]);
     for file in &examined.files {
-        db::file::insert(txn, file).await?;
+        let Some(row) = content::whole_row(txn, file).await? else {
+            return Err(chunk::unavailable(format!(
+                "file {} lost a chunk since it was examined",
+                file.digest
+            )));
+        };
+        named.insert(file.digest);
+        // A file that was known already may be cut otherwise than it came here: who has its bytes may name those chunks.
+        let chunks = file.chunks.iter().chain(&row.chunks);
+        named.extend(chunks.map(|chunk| chunk.digest));
     }
     db::checkpoint::insert(txn, &examined.checkpoint).await?;
-    // A file that was known already may be cut otherwise than it came here: who has its bytes may name those chunks.
-    let digests: Vec<Digest> = examined.files.iter().map(|file| file.digest).collect();
-    let known = db::file::find_many(txn, &digests).await?;
-    let chunks = examined
-        .files
-        .iter()
-        .chain(known.values())
-        .flat_map(|file| &file.chunks);
-    let mut named: BTreeSet<Digest> = chunks.map(|chunk| chunk.digest).collect();
-    named.extend(digests);
-    named.insert(examined.checkpoint.digest);
     let named: Vec<Digest> = named.into_iter().collect();
     Ok(db::possession::insert(txn, run.id, &named, true).await?)
 }

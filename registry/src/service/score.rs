@@ -75,6 +75,9 @@ pub(crate) fn csv(scores: &[Score]) -> ApiResult<String> {
         "checkpoint",
         "evaluation",
         "current",
+        "deleted",
+        "n_replaced",
+        "evaluated_step",
         "created_at",
     ];
     writer.write_record(header).map_err(ApiError::internal)?;
@@ -102,6 +105,9 @@ pub(crate) fn csv(scores: &[Score]) -> ApiResult<String> {
             score.checkpoint.to_string(),
             score.evaluation.map_or_else(String::new, |id| id.to_string()),
             score.current.to_string(),
+            score.deleted.to_string(),
+            score.n_replaced.to_string(),
+            score.evaluated_step.map_or_else(String::new, |step| step.to_string()),
             score.created_at.to_rfc3339(),
         ];
         writer.write_record(row).map_err(ApiError::internal)?;

@@ -71,11 +71,15 @@ pub(crate) async fn create(app: &App, caller: &Caller, upload: Upload) -> ApiRes
         check_task(&task.task, &upload.blobs[&task.yaml.digest], task.data.keys())?;
     }
     let size_bytes = upload.blobs.values().map(|bytes| bytes.len() as u64).sum();
+    let mut files = Vec::with_capacity(upload.blobs.len());
     for bytes in upload.blobs.into_values() {
-        content::put_content(app, bytes).await?;
+        files.push(content::put_content(app, bytes).await?);
     }
     let digest = definition.digest();
     let txn = db::write_txn(&app.db).await?;
+    for file in &files {
+        content::adopt(&txn, file).await?;
+    }
     let known = |row: Option<SuiteRow>| row.and_then(|row| row.known_to(&caller.pattern));
     let new = known(db::suite::find(&txn, &digest).await?).is_none();
     db::suite::insert(&txn, &digest, &definition, size_bytes, &upload.pattern).await?;

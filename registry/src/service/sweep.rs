@@ -1,5 +1,5 @@
-//! The sweep that repairs half-states: frames whose put never ended, frames that lost a race, sessions that nobody
-//! speaks to.
+//! The sweep: repairs half-states (frames whose put never ended, deletes that were cut, sessions that nobody speaks to,
+//! leases and browsers' logins that ran out), applies rules of retention, and collects garbage now and then.
 
 use std::time::Duration;
 
@@ -10,48 +10,69 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, lease, push_session, tokenizer};
+use crate::service::{chunk, collect, lease, push_session, retention, tokenizer, web_session};
 
 const EVERY: Duration = Duration::from_secs(30);
 
 /// A put that takes longer than this was interrupted.
 const INTENT_GRACE_MS: i64 = 60 * 60 * 1000;
 
-/// A session that nobody spoke to for this long expires; its chunks stay, so that the push can still resume.
-const SESSION_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
+/// A frame whose delete takes longer than this was interrupted. Doing it twice harms nobody.
+const DELETE_GRACE_MS: i64 = 60 * 1000;
+
+/// A session that nobody spoke to for a third of the grace expires, and any after two thirds: shorter than the grace.
+const SILENCE_OF_GRACE: u32 = 3;
 
 const BATCH: u64 = 1000;
 
+/// How often garbage is collected: well more often than once in a grace.
+fn collect_every(grace: Duration) -> Duration {
+    (grace / 12).clamp(Duration::from_secs(1), Duration::from_secs(60 * 60))
+}
+
 /// Sweeps until the task is dropped.
 pub(crate) async fn run_forever(app: App) {
+    let grace = app.options.grace;
+    let mut collected = tokio::time::Instant::now();
     loop {
         if let Err(error) = sweep(&app).await {
             tracing::error!(%error, "the sweep is put off");
         }
-        tokio::time::sleep(EVERY).await;
+        if collected.elapsed() >= collect_every(grace) {
+            match collect::collect(&app, false).await {
+                Ok(report) => tracing::info!(?report, "garbage was collected"),
+                Err(error) => tracing::error!(%error, "the collection is put off"),
+            }
+            collected = tokio::time::Instant::now();
+        }
+        tokio::time::sleep(EVERY.min(collect_every(grace))).await;
     }
 }
 
-async fn sweep(app: &App) -> ApiResult<()> {
+/// Repairs and expires once.
+///
+/// # Errors
+/// What the database or the store refused.
+pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
     let conn = app.db.reader();
     let now = db::now_ms(conn).await?;
-    let graces = [
-        (FrameState::Intended, INTENT_GRACE_MS),
-        (FrameState::Condemned, 0),
-        (FrameState::Deleting, 0),
-    ];
-    for (state, grace_ms) in graces {
-        for id in db::frame::older_than(conn, state, now - grace_ms, BATCH).await? {
-            chunk::discard(app, id).await?;
-        }
+    let grace_ms = i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX);
+    let intents_before = now - INTENT_GRACE_MS.min(grace_ms);
+    for id in db::frame::older_than(conn, FrameState::Intended, intents_before, BATCH).await? {
+        chunk::discard(app, id).await?;
     }
-    for session in db::push_session::silent_since(conn, now - SESSION_GRACE_MS, BATCH).await? {
+    let cut = db::frame::older_than(conn, FrameState::Deleting, now - DELETE_GRACE_MS.min(grace_ms), BATCH).await?;
+    collect::finish_deletes(app, &cut).await?;
+    let silence_ms = grace_ms / i64::from(SILENCE_OF_GRACE);
+    for session in db::push_session::outlived(conn, now - silence_ms, now - 2 * silence_ms, BATCH).await? {
         match push_session::abandon(app, &session, PushSessionState::Expired).await {
             // It was committed or aborted just now.
             Err(error) if error.code() == ErrorCode::Conflict => {}
             other => other?,
         }
     }
+    retention::apply_all(app).await?;
+    web_session::expire(app).await?;
     lease::expire(app).await?;
     tokenizer::catch_up(app).await
 }

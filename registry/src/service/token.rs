@@ -1,5 +1,6 @@
 //! Making, listing and revoking tokens.
 
+use fineline_api::error::ErrorCode;
 use fineline_api::{CreateToken, CreatedToken, RunPattern, Scope, Token};
 use fineline_format::Digest;
 use rand::distr::{Alphanumeric, SampleString};
@@ -70,18 +71,33 @@ pub(crate) async fn create_for_worker(db: &Db, lifetime_s: u64) -> ApiResult<Cre
     create(db, new).await
 }
 
-/// All tokens.
-pub(crate) async fn list(db: &Db) -> ApiResult<Vec<Token>> {
-    Ok(db::token::list(db.reader()).await?)
+/// All tokens for runs of `pattern` alone.
+pub(crate) async fn list(db: &Db, pattern: &RunPattern) -> ApiResult<Vec<Token>> {
+    let mut tokens = db::token::list(db.reader()).await?;
+    tokens.retain(|token| pattern.contains(&token.pattern));
+    Ok(tokens)
 }
 
-/// Revokes a token.
+/// Demands that whoever makes a token for `pattern` has it all: nobody gives what is not theirs.
+///
+/// # Errors
+/// 403.
+pub(crate) fn require_pattern(own: &RunPattern, pattern: &RunPattern) -> ApiResult<()> {
+    if own.contains(pattern) {
+        return Ok(());
+    }
+    let message = format!("this token is for `{own}` and can't make one for `{pattern}`");
+    Err(ApiError::new(ErrorCode::Forbidden, message))
+}
+
+/// Revokes a token for runs of `pattern` alone.
 ///
 /// # Errors
 /// 404 when there is none of that id, or it is revoked already.
-pub(crate) async fn revoke(db: &Db, id: Uuid) -> ApiResult<()> {
+pub(crate) async fn revoke(db: &Db, pattern: &RunPattern, id: Uuid) -> ApiResult<()> {
+    let is_theirs = list(db, pattern).await?.iter().any(|token| token.id == id);
     let txn = db::write_txn(db).await?;
-    if !db::token::revoke(&txn, id).await? {
+    if !is_theirs || !db::token::revoke(&txn, id).await? {
         return Err(ApiError::not_found(format!("live token `{id}`")));
     }
     txn.commit().await?;

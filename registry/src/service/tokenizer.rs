@@ -49,8 +49,13 @@ pub(crate) async fn set(app: &App, caller: &Caller, run: &RunRow, new: SetTokeni
         )));
     }
     let digest = model::tokenizer_digest(&files);
+    let rows = db::file::find_many(app.db.reader(), &files.values().copied().collect::<Vec<_>>()).await?;
     let txn = db::write_txn(&app.db).await?;
     db::tokenizer::insert(&txn, &digest, &files).await?;
+    // Kept by the server itself: the checkpoint that they come from may go.
+    for row in rows.values() {
+        content::adopt(&txn, row).await?;
+    }
     db::run::set_tokenizer(&txn, run.id, &digest).await?;
     txn.commit().await?;
     let mut told = lend_to_all(app, run.id, new.backfill).await?;

@@ -2,7 +2,9 @@
 //! here depends on conditional puts or on listing.
 
 pub(crate) mod key;
+mod room;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +17,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// The folder, where it is one.
+    dir: Option<PathBuf>,
 }
 
 /// Why an object can't be had or kept.
@@ -40,6 +44,7 @@ impl Store {
         if url == "memory:" {
             return Ok(Self {
                 objects: Arc::new(InMemory::new()),
+                dir: None,
             });
         }
         let Some(dir) = url.strip_prefix("file://") else {
@@ -50,7 +55,19 @@ impl Store {
         // A frame that was acknowledged survives a power cut.
         Ok(Self {
             objects: Arc::new(local.with_fsync(true)),
+            dir: Some(PathBuf::from(dir)),
         })
+    }
+
+    /// Whether `n_bytes` more find room.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] with the numbers, before a byte is written, while there is still room to delete.
+    pub(crate) fn check_room(&self, n_bytes: u64) -> Result<(), StoreError> {
+        match &self.dir {
+            Some(dir) => room::check(dir, n_bytes),
+            None => Ok(()),
+        }
     }
 
     /// Keeps a frame under its id.
@@ -60,7 +77,7 @@ impl Store {
             .put(&key, frame.into())
             .await
             .map(|_| ())
-            .map_err(|error| sort_out(key.as_ref(), &error))
+            .map_err(|error| self.sort_out(key.as_ref(), &error))
     }
 
     /// The frame with that id.
@@ -70,41 +87,76 @@ impl Store {
             .objects
             .get(&key)
             .await
-            .map_err(|error| sort_out(key.as_ref(), &error))?;
-        object.bytes().await.map_err(|error| sort_out(key.as_ref(), &error))
+            .map_err(|error| self.sort_out(key.as_ref(), &error))?;
+        object
+            .bytes()
+            .await
+            .map_err(|error| self.sort_out(key.as_ref(), &error))
     }
 
-    /// Whether the object of a frame is there.
-    pub(crate) async fn has_frame(&self, id: Uuid) -> bool {
-        self.objects.head(&key::frame(id)).await.is_ok()
+    /// The stored bytes of a frame; `None` when its object is not there.
+    pub(crate) async fn frame_size(&self, id: Uuid) -> Result<Option<u64>, StoreError> {
+        let key = key::frame(id);
+        match self.objects.head(&key).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.sort_out(key.as_ref(), &error)),
+        }
     }
 
-    /// Takes a frame away; success when there was none.
+    /// Takes a frame away, and what a put that was cut left of it; success when there was none.
     pub(crate) async fn delete_frame(&self, id: Uuid) -> Result<(), StoreError> {
         let key = key::frame(id);
         match self.objects.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(sort_out(key.as_ref(), &error)),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(self.sort_out(key.as_ref(), &error)),
         }
+        match &self.dir {
+            Some(dir) => remove_partial(dir.join(key.as_ref()))
+                .await
+                .map_err(|error| StoreError::Other(format!("`{key}`: {error}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// How many objects there are, whatever the database says.
+    #[cfg(test)]
+    pub(crate) async fn count_objects(&self) -> usize {
+        use futures::StreamExt;
+        self.objects.list(None).count().await
+    }
+
+    fn sort_out(&self, key: &str, error: &object_store::Error) -> StoreError {
+        if matches!(error, object_store::Error::NotFound { .. }) {
+            return StoreError::Missing(key.to_owned());
+        }
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = cause {
+            let io = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(
+                io,
+                Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            ) {
+                return StoreError::Full(self.dir.as_deref().map_or_else(|| error.to_string(), room::describe));
+            }
+            cause = inner.source();
+        }
+        StoreError::Other(error.to_string())
     }
 }
 
-fn sort_out(key: &str, error: &object_store::Error) -> StoreError {
-    if matches!(error, object_store::Error::NotFound { .. }) {
-        return StoreError::Missing(key.to_owned());
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = cause {
-        let io = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(
-            io,
-            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        ) {
-            return StoreError::Full(error.to_string());
+/// `object_store` writes to `NAME#1` (`#2`, …) and renames; a process that is killed in between leaves that behind.
+async fn remove_partial(object: PathBuf) -> std::io::Result<()> {
+    for n in 1.. {
+        let mut partial = object.clone().into_os_string();
+        partial.push(format!("#{n}"));
+        match tokio::fs::remove_file(partial).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
         }
-        cause = inner.source();
     }
-    StoreError::Other(error.to_string())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -115,19 +167,20 @@ mod tests {
     async fn store_suite(store: &Store) {
         let (id, other) = (Uuid::now_v7(), Uuid::now_v7());
         assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
-        assert!(!store.has_frame(id).await);
+        assert_eq!(store.frame_size(id).await.unwrap(), None);
         for _ in 0..2 {
             store.put_frame(id, Bytes::from_static(b"frame")).await.unwrap();
         }
         store.put_frame(other, Bytes::new()).await.unwrap();
         assert_eq!(store.get_frame(id).await.unwrap(), "frame");
         assert_eq!(store.get_frame(other).await.unwrap(), "");
-        assert!(store.has_frame(id).await && store.has_frame(other).await);
+        assert_eq!(store.frame_size(id).await.unwrap(), Some(5));
+        assert_eq!(store.frame_size(other).await.unwrap(), Some(0));
         for _ in 0..2 {
             store.delete_frame(id).await.unwrap();
         }
         assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
-        assert!(store.has_frame(other).await, "its neighbour stays");
+        assert_eq!(store.frame_size(other).await.unwrap(), Some(0), "its neighbour stays");
     }
 
     #[tokio::test]
@@ -136,6 +189,20 @@ mod tests {
         let url = format!("file://{}", dir.path().join("store").display());
         store_suite(&Store::open("memory:").unwrap()).await;
         store_suite(&Store::open(&url).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn deleting_takes_away_what_a_cut_put_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("file://{}", dir.path().display())).unwrap();
+        let id = Uuid::now_v7();
+        store.put_frame(id, Bytes::from_static(b"frame")).await.unwrap();
+        let object = dir.path().join(key::frame(id).as_ref());
+        for n in 1..3 {
+            std::fs::write(format!("{}#{n}", object.display()), "half").unwrap();
+        }
+        store.delete_frame(id).await.unwrap();
+        assert_eq!(std::fs::read_dir(object.parent().unwrap()).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, described, file, model};
 use crate::db;
-use crate::service::content::{ReadError, put_content, read_content, read_range};
+use crate::db::frame::Attached;
+use crate::service::chunk;
+use crate::service::content::{ReadError, adopt, put_content, read_content, read_range};
 use crate::service::stored_file::StoredFile;
-use crate::service::{chunk, fsck};
 
 fn noise(n: u32) -> Bytes {
     let mut state = 1u32;
@@ -25,7 +26,11 @@ fn noise(n: u32) -> Bytes {
 async fn every_part_of_stored_content_reads_as_it_was_put() {
     let fixture = Fixture::new().await;
     let bytes = noise(9_000_000);
-    let digest = put_content(&fixture.app, bytes.clone()).await.unwrap();
+    let stored = put_content(&fixture.app, bytes.clone()).await.unwrap();
+    let digest = stored.digest;
+    let txn = db::write_txn(&fixture.app.db).await.unwrap();
+    adopt(&txn, &stored).await.unwrap();
+    txn.commit().await.unwrap();
 
     assert_eq!(read_content(&fixture.app, &digest).await.unwrap(), bytes);
     let row = db::file::find(fixture.app.db.reader(), &digest).await.unwrap().unwrap();
@@ -75,17 +80,9 @@ async fn damaged_bytes_are_never_handed_out_and_fsck_names_them() {
     let read: Result<Vec<Bytes>, _> = read_range(&fixture.app, &[chunk], 0..2).try_collect().await;
 
     assert!(matches!(read, Err(ReadError::Damaged(_))), "{read:?}");
-    let report = fsck::check(&fixture.app, true).await.unwrap();
-    assert!(
-        report
-            .problems
-            .iter()
-            .any(|problem| problem.contains(&chunk.digest.to_string()))
-    );
-    assert_eq!(
-        fsck::check(&fixture.app, false).await.unwrap().problems,
-        Vec::<String>::new()
-    );
+    let problems = fixture.problems().await;
+    assert_eq!(problems[0].digest, Some(chunk.digest));
+    assert_eq!(problems[0].checkpoints, ["lab/run@1"]);
 }
 
 #[tokio::test]
@@ -102,7 +99,7 @@ async fn a_push_whose_stored_bytes_are_damaged_fails_and_says_so() {
     assert_eq!(session.state, PushSessionState::Failed);
     let failure = session.failure.unwrap();
     assert!(failure.message.contains("`a.txt`"), "{failure:?}");
-    assert!(failure.details.unwrap().hint.unwrap().contains("fsck"));
+    assert!(failure.details.unwrap().hint.unwrap().contains("scrub"));
 }
 
 #[tokio::test]
@@ -121,8 +118,9 @@ async fn a_live_frame_is_never_discarded_and_a_lost_one_leaves_nothing() {
     let lost = Uuid::now_v7();
     let txn = db::write_txn(&fixture.app.db).await.unwrap();
     db::frame::intend(&txn, lost, &digest, 10).await.unwrap();
-    assert!(
-        !db::frame::make_live(&txn, lost, &digest, 4).await.unwrap(),
+    assert_eq!(
+        db::frame::attach(&txn, Some(lost), &digest, 4).await.unwrap(),
+        Attached::Held,
         "one frame of a chunk is live"
     );
     txn.commit().await.unwrap();
@@ -137,10 +135,7 @@ async fn a_live_frame_is_never_discarded_and_a_lost_one_leaves_nothing() {
         chunk::discard(&fixture.app, id).await.unwrap();
     }
 
-    assert!(fixture.app.store.has_frame(live.frame_id).await);
-    assert!(!fixture.app.store.has_frame(lost).await);
-    assert_eq!(
-        fsck::check(&fixture.app, true).await.unwrap().problems,
-        Vec::<String>::new()
-    );
+    let size = async |id| fixture.app.store.frame_size(id).await.unwrap();
+    assert!(size(live.frame_id).await.is_some() && size(lost).await.is_none());
+    fixture.assert_sound().await;
 }

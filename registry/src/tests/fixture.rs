@@ -1,10 +1,13 @@
 //! A registry for tests, and a push by its services.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::run::RunAttributes;
 use fineline_api::{
-    CheckpointFile, ChunkRef, CreatePushSession, CreateToken, PushSession, PushSessionState, RunName, RunPattern, Scope,
+    CheckpointFile, ChunkRef, CreatePushSession, CreateToken, GarbageReport, PushSession, PushSessionState, RunName,
+    RunPattern, Scope,
 };
 use fineline_format::{Digest, FileEntry, Manifest, frame};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -17,23 +20,28 @@ use crate::auth::{Caller, authenticate};
 use crate::db::run::RunRow;
 use crate::db::{self, Db};
 use crate::error::ApiResult;
-use crate::service::{chunk, commit, push_session, token, verify};
+use crate::service::fsck::{self, Problem};
+use crate::service::{chunk, collect, commit, push_session, token, verify};
 use crate::store::Store;
 
 /// A registry without its background tasks: a test verifies by itself.
 pub(super) struct Fixture {
     pub(super) app: App,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", dir.path().join("fineline.db").display());
-        let db = Db::open(&url).await.unwrap();
-        let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let app = App::new(db, Store::open("memory:").unwrap(), Options::default(), metrics);
-        Self { app, _dir: dir }
+        let app = open(&dir, Store::open("memory:").unwrap()).await;
+        Self { app, dir }
+    }
+
+    /// The process is gone and another one opens what it left.
+    pub(super) async fn restart(&mut self) {
+        self.app = open(&self.dir, self.app.store.clone()).await;
+        // The claims and leases of the dead run out.
+        self.sql("UPDATE revision SET verifier_until_ms = 0").await;
     }
 
     /// A run, and one who may write to it and to no other.
@@ -58,6 +66,38 @@ impl Fixture {
         txn.commit().await.unwrap();
     }
 
+    /// What `scrub` finds.
+    pub(super) async fn problems(&self) -> Vec<Problem> {
+        fsck::check(&self.app, true).await.unwrap().problems
+    }
+
+    /// Nothing is wrong with what is stored.
+    pub(super) async fn assert_sound(&self) {
+        let problems = self.problems().await;
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+
+    /// Lets time pass: everything that bears a time becomes so much older.
+    pub(super) async fn age(&self, time: Duration) {
+        let ms = time.as_millis();
+        let columns = [
+            ("possession", ["put_at_ms", "released_at_ms"]),
+            ("frame", ["created_at_ms", "condemned_at_ms"]),
+            ("push_session", ["created_at_ms", "heartbeat_at_ms"]),
+        ];
+        for (table, [a, b]) in columns {
+            self.sql(&format!("UPDATE {table} SET {a} = {a} - {ms}, {b} = {b} - {ms}"))
+                .await;
+        }
+    }
+
+    /// Marks, lets the grace pass, and sweeps.
+    pub(super) async fn collect_all(&self) -> GarbageReport {
+        collect::collect(&self.app, false).await.unwrap();
+        self.age(2 * self.app.options.grace).await;
+        collect::collect(&self.app, false).await.unwrap()
+    }
+
     pub(super) async fn caller(&self, scope: Scope, pattern: RunPattern) -> Caller {
         let new = CreateToken {
             name: "test".to_owned(),
@@ -67,6 +107,21 @@ impl Fixture {
         };
         let secret = token::create(&self.app.db, new).await.unwrap().secret;
         authenticate(&self.app, Some(&secret)).await.unwrap()
+    }
+}
+
+async fn open(dir: &TempDir, store: Store) -> App {
+    let url = format!("sqlite://{}", dir.path().join("fineline.db").display());
+    let db = Db::open(&url).await.unwrap();
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    App::new(db, store, Options::default(), metrics)
+}
+
+/// Verifies everything that waits for it.
+pub(super) async fn verify_all(app: &App) {
+    let verifier = Uuid::now_v7();
+    while let Some(revision) = verify::claim(app, verifier).await.unwrap() {
+        verify::verify(app, verifier, revision).await;
     }
 }
 
@@ -173,10 +228,7 @@ impl Pusher<'_> {
             push_session::add_file(self.app, &self.run, session, file).await?;
         }
         commit::commit(self.app, &self.caller, &self.run, session, meant).await?;
-        let verifier = Uuid::now_v7();
-        while let Some(revision) = verify::claim(self.app, verifier).await? {
-            verify::verify(self.app, verifier, revision).await;
-        }
+        verify_all(self.app).await;
         self.session(session).await
     }
 

@@ -2,9 +2,13 @@
 //! workspace's own tests.
 
 mod content;
+mod damage;
+mod delete;
 mod fixture;
 mod lease;
+mod model;
 mod possession;
 mod push;
 mod refused;
 mod tokenizer;
+mod web_session;

@@ -30,7 +30,7 @@ async fn a_pushed_step_is_ready_with_its_digests_and_an_event() {
         .unwrap();
     assert_eq!(events[0].kind, EventKind::CheckpointReady);
     let report = fsck::check(&fixture.app, true).await.unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.problems.is_empty());
     assert_eq!((report.n_files, report.n_checkpoints), (3, 1));
 }
 

@@ -1,10 +1,12 @@
-//! A default tokenizer that was set and not yet lent to every step, as a crash leaves it.
+//! A default tokenizer that was set and not yet lent to every step, as a crash leaves it; and one whose checkpoint goes.
 
-use fineline_api::{Scope, SetTokenizer};
+use fineline_api::{Reference, Scope, SetTokenizer};
+use fineline_format::Digest;
 
 use super::fixture::{Fixture, file, model};
 use crate::db;
-use crate::service::tokenizer;
+use crate::service::delete::{self, DeleteOptions};
+use crate::service::{content, tokenizer};
 
 #[tokio::test]
 async fn the_sweep_lends_what_a_crash_left() {
@@ -37,4 +39,40 @@ async fn the_sweep_lends_what_a_crash_left() {
     // Then the step is the same model.
     assert!(lent.is_some());
     assert_eq!(current().await, lent);
+}
+
+#[tokio::test]
+async fn a_lent_tokenizer_outlives_the_checkpoint_that_it_came_from() {
+    // Given a step that was lent the tokenizer of another
+    let fixture = Fixture::new().await;
+    let pusher = fixture.run("lab/run").await;
+    let mut bare = model(1.0);
+    bare.pop();
+    pusher.push(1, &bare).await.unwrap();
+    let lent = file("tokenizer.json", "lent alone");
+    pusher.push(2, std::slice::from_ref(&lent)).await.unwrap();
+    let set = SetTokenizer {
+        run: pusher.run.name.clone(),
+        reference: Reference::Step(2),
+        backfill: false,
+    };
+    tokenizer::set(&fixture.app, &pusher.caller, &pusher.run, set)
+        .await
+        .unwrap();
+    // When that one is deleted and collected
+    let step = Reference::Step(2);
+    delete::checkpoint(
+        &fixture.app,
+        &pusher.caller,
+        &pusher.run,
+        &step,
+        DeleteOptions::default(),
+    )
+    .await
+    .unwrap();
+    fixture.collect_all().await;
+    // Then the file can still be read.
+    let bytes = content::read_content(&fixture.app, &Digest::of(&lent.bytes())).await;
+    assert_eq!(bytes.unwrap().as_ref(), lent.bytes());
+    fixture.assert_sound().await;
 }

@@ -53,4 +53,4 @@ check "the step is not there after the crash" test "$(fineline ls lab/big --json
 fineline push lab/big 2 "$work/big-2" >/dev/null
 check_end 2 server
 stop_server
-check "fsck is clean after both" "$bin/fineline-registry" fsck --data "$work/kill" --read-data
+check "scrub is clean after both" "$bin/fineline-registry" scrub --data "$work/kill"

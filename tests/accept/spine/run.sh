@@ -56,4 +56,4 @@ for path in "$data"/run/step-000512/*; do
     api GET "/runs/lab/small/checkpoints/real-512/files/$name" | cmp - "$path" && curled=$((curled + 1))
 done
 check "every file of step 512 by plain curl ($curled)" test "$curled" = "$(find "$data/run/step-000512" -type f | wc -l)"
-check "the server's fsck is clean" "$bin/fineline-registry" fsck --data "$work/run" --read-data
+check "the server's scrub is clean" "$bin/fineline-registry" scrub --data "$work/run"

@@ -31,6 +31,10 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
     let external = json!([{"task": "t", "metric": "acc", "value": 1.0}]);
     BTreeMap::from([
         ("get_checkpoint", Empty(get.clone(), at.clone())),
+        (
+            "delete_checkpoint",
+            Empty(Method::DELETE, format!("{at}?force=true&dry_run=true")),
+        ),
         ("get_manifest", Empty(get.clone(), format!("{at}/manifest"))),
         ("list_files", Empty(get.clone(), format!("{at}/files"))),
         ("get_file", Empty(get.clone(), format!("{at}/files/config.json"))),

@@ -10,6 +10,7 @@ pub(crate) struct Model {
     pub(crate) digest: Vec<u8>,
     pub(crate) size_bytes: i64,
     pub(crate) frame_id: Uuid,
+    pub(crate) damaged_at_ms: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

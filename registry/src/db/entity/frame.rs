@@ -13,6 +13,7 @@ pub(crate) struct Model {
     pub(crate) state: String,
     pub(crate) stored_bytes: i64,
     pub(crate) created_at_ms: i64,
+    pub(crate) condemned_at_ms: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -12,6 +12,7 @@ pub(crate) struct Model {
     pub(crate) run_id: i64,
     pub(crate) put_at_ms: i64,
     pub(crate) published_at_ms: Option<i64>,
+    pub(crate) released_at_ms: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

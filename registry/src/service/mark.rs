@@ -1,0 +1,119 @@
+//! The mark of a run: which digests it possesses and no checkpoint or session of it holds. In memory is a window of its
+//! digests at a time, whatever their number.
+
+use std::collections::HashSet;
+
+use fineline_format::{Digest, Manifest};
+
+use crate::app::App;
+use crate::db;
+use crate::db::collect::Possessed;
+use crate::error::{ApiError, ApiResult};
+
+/// Digests of a run that are looked at together: 64 MiB at most with what holds them.
+const WINDOW: u64 = 200_000;
+
+/// Digests that one transaction changes.
+const BATCH: usize = 2000;
+
+/// Checkpoints whose manifests are read at once.
+const CHECKPOINTS_AT_ONCE: u64 = 100;
+
+/// Lets the run go of what nothing of it holds, but for what was put or named since `begun`; takes back what it holds. A
+/// deleted run holds nothing.
+pub(crate) async fn release(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<()> {
+    let mut after = None;
+    while let Some(window) = Window::next(app, run_id, after).await? {
+        let held = held(app, run_id, &window, deleted).await?;
+        let (kept, unheld): (Vec<&Possessed>, Vec<&Possessed>) =
+            window.possessed.iter().partition(|row| held.contains(&row.digest));
+        let unheld: Vec<Digest> = unheld
+            .iter()
+            .filter(|row| !row.released)
+            .map(|row| row.digest)
+            .collect();
+        let wronged: Vec<Digest> = kept.iter().filter(|row| row.released).map(|row| row.digest).collect();
+        for batch in unheld.chunks(BATCH) {
+            let txn = db::write_txn(&app.db).await?;
+            db::collect::release(&txn, run_id, batch, begun).await?;
+            txn.commit().await?;
+        }
+        if !wronged.is_empty() {
+            let txn = db::write_txn(&app.db).await?;
+            db::collect::take_back(&txn, run_id, &wronged).await?;
+            txn.commit().await?;
+        }
+        after = Some(window.last);
+    }
+    Ok(())
+}
+
+/// What [`release`] would let go of.
+pub(crate) async fn unheld(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<Vec<Digest>> {
+    let (mut unheld, mut after) = (Vec::new(), None);
+    while let Some(window) = Window::next(app, run_id, after).await? {
+        let held = held(app, run_id, &window, deleted).await?;
+        let goes = |row: &&Possessed| !row.released && !held.contains(&row.digest) && row.put_at_ms < begun;
+        unheld.extend(window.possessed.iter().filter(goes).map(|row| row.digest));
+        after = Some(window.last);
+    }
+    Ok(unheld)
+}
+
+/// Some of what a run possesses, in the order of digests.
+struct Window {
+    possessed: Vec<Possessed>,
+    after: Option<Digest>,
+    last: Digest,
+}
+
+impl Window {
+    async fn next(app: &App, run_id: i64, after: Option<Digest>) -> ApiResult<Option<Self>> {
+        let possessed = db::collect::possessed(app.db.reader(), run_id, after.as_ref(), WINDOW).await?;
+        let last = possessed.last().map(|row| row.digest);
+        Ok(last.map(|last| Self { possessed, after, last }))
+    }
+
+    fn spans(&self, digest: &Digest) -> bool {
+        self.after.is_none_or(|after| *digest > after) && *digest <= self.last
+    }
+}
+
+/// The digests in the window that ready checkpoints of the run, and sessions that are under way, hold.
+async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResult<HashSet<Digest>> {
+    let conn = app.db.reader();
+    let mut held = HashSet::new();
+    if deleted {
+        return Ok(held);
+    }
+    let mut hold = |digest: Digest| {
+        if window.spans(&digest) {
+            held.insert(digest);
+        }
+    };
+    let (mut files_seen, mut after) = (HashSet::new(), 0);
+    loop {
+        let revisions = db::revision::ready_checkpoints(conn, run_id, after, CHECKPOINTS_AT_ONCE).await?;
+        let Some((last, _)) = revisions.last() else { break };
+        after = *last;
+        let digests: Vec<Digest> = revisions.into_iter().map(|(_, digest)| digest).collect();
+        let mut files = Vec::new();
+        for (digest, row) in db::checkpoint::find_many(conn, &digests).await? {
+            hold(digest);
+            let manifest = Manifest::from_json(&row.manifest).map_err(ApiError::internal)?;
+            files.extend(manifest.files().iter().map(|file| file.digest));
+        }
+        files.retain(|file| files_seen.insert(*file));
+        for (digest, file) in db::file::find_many(conn, &files).await? {
+            hold(digest);
+            file.chunks.iter().for_each(|chunk| hold(chunk.digest));
+        }
+    }
+    for session in db::push_session::unfinished(conn, run_id).await? {
+        for file in db::push_session::files(conn, session).await? {
+            hold(file.digest);
+            file.chunks.iter().for_each(|chunk| hold(chunk.digest));
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,259 @@
+//! Planted corruptions: each is found and named, reads of it fail without a wrong byte, and the same push repairs it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use fineline_api::{PushSession, PushSessionState, Reference};
+use fineline_format::{Digest, frame};
+use futures::TryStreamExt;
+
+use super::fixture::{Fixture, Pusher, TestFile, described, file, model};
+use crate::db;
+use crate::db::frame::ChunkRow;
+use crate::recipe;
+use crate::service::fsck::{self, ProblemKind};
+use crate::service::{checkpoint, chunk, collect, content};
+
+/// A model and a file of several chunks.
+fn files() -> Vec<TestFile> {
+    let mut files = model(1.0);
+    files.push(file(
+        "vocab.txt",
+        (0..5000u32).map(|n| (n / 7) as u8).collect::<Vec<u8>>(),
+    ));
+    files
+}
+
+struct Planted<'a> {
+    fixture: &'a Fixture,
+    pusher: Pusher<'a>,
+    /// The second chunk of the file of several.
+    victim: ChunkRow,
+}
+
+async fn planted(fixture: &Fixture) -> Planted<'_> {
+    let pusher = fixture.run("lab/run").await;
+    pusher.push(1, &files()).await.unwrap();
+    pusher.push(2, &model(2.0)).await.unwrap();
+    let victim = described(&files())[3].chunks[1].digest;
+    let victim = db::frame::find_chunk(fixture.app.db.reader(), &victim)
+        .await
+        .unwrap()
+        .unwrap();
+    Planted {
+        fixture,
+        pusher,
+        victim,
+    }
+}
+
+impl Planted<'_> {
+    /// What `fsck` or `scrub` finds, with the steps that each concerns.
+    async fn found(&self, read_data: bool) -> BTreeSet<(String, Vec<String>)> {
+        let report = fsck::check(&self.fixture.app, read_data).await.unwrap();
+        let kind = |kind: ProblemKind| serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned();
+        report
+            .problems
+            .into_iter()
+            .map(|problem| (kind(problem.kind), problem.checkpoints))
+            .collect()
+    }
+
+    async fn assert_found(&self, read_data: bool, kind: &str) {
+        let step_1 = (kind.to_owned(), vec!["lab/run@1".to_owned()]);
+        assert_eq!(self.found(read_data).await, BTreeSet::from([step_1]));
+    }
+
+    /// Reads the damaged file through both doors: either all of its bytes come, or an error.
+    async fn assert_read_fails(&self) {
+        let revision = checkpoint::resolve(
+            &self.fixture.app,
+            &self.pusher.caller,
+            &self.pusher.run,
+            &Reference::Step(1),
+        );
+        let revision = revision.await.unwrap();
+        let read = async {
+            let row = checkpoint::file(&self.fixture.app, &revision, "vocab.txt")
+                .await
+                .map_err(|error| error.to_string())?;
+            let parts = content::read_range(&self.fixture.app, &row.chunks, 0..row.size_bytes);
+            parts
+                .try_collect::<Vec<Bytes>>()
+                .await
+                .map_err(|error| error.to_string())
+        };
+        let read = read.await;
+        assert!(read.is_err(), "{} parts were read", read.unwrap().len());
+    }
+
+    /// The same push as before, which sends what is missing and no more.
+    async fn push_again(&self) -> (PushSession, usize) {
+        let new = fineline_api::CreatePushSession {
+            step: 1,
+            manifest_digest: Some(super::fixture::manifest(&described(&files())).digest()),
+            ..Default::default()
+        };
+        let session = crate::service::push_session::create(&self.fixture.app, &self.pusher.run, new)
+            .await
+            .unwrap();
+        assert_eq!(
+            session.state,
+            PushSessionState::Open,
+            "what is damaged can be sent again"
+        );
+        let all: Vec<Bytes> = files().iter().flat_map(|file| file.chunks.clone()).collect();
+        let digests = all.iter().map(|raw| Digest::of(raw)).collect();
+        let missing = chunk::missing(&self.fixture.app, &self.pusher.caller, digests)
+            .await
+            .unwrap();
+        for raw in all.iter().filter(|raw| missing.contains(&Digest::of(raw))) {
+            let body = frame::encode_raw(raw).into();
+            chunk::put(&self.fixture.app, &self.pusher.run, session.id, Digest::of(raw), body)
+                .await
+                .unwrap();
+        }
+        let session = self.pusher.commit(session.id, described(&files())).await.unwrap();
+        (session, missing.len())
+    }
+
+    /// The same push repairs it by sending so many chunks.
+    async fn assert_repaired(&self, n_sent: usize) {
+        let (session, n) = self.push_again().await;
+        assert_eq!(
+            (session.state, session.unchanged, n),
+            (PushSessionState::Committed, true, n_sent)
+        );
+        self.fixture.assert_sound().await;
+        self.fixture.collect_all().await;
+        self.fixture.assert_sound().await;
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_missing() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    fixture.app.store.delete_frame(planted.victim.frame_id).await.unwrap();
+
+    planted.assert_read_fails().await;
+    planted.assert_found(false, "object_missing").await;
+    planted.assert_found(true, "object_missing").await;
+    planted.assert_repaired(1).await;
+}
+
+#[tokio::test]
+async fn a_byte_flipped_in_a_frame() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    let id = planted.victim.frame_id;
+    let frame = fixture.app.store.get_frame(id).await.unwrap();
+    // Wherever it is flipped it is found, and no door hands it out.
+    for at in 0..frame.len() {
+        let mut flipped = frame.to_vec();
+        flipped[at] ^= 1;
+        fixture.app.store.put_frame(id, flipped.into()).await.unwrap();
+        assert!(
+            chunk::get(&fixture.app, &planted.pusher.caller, planted.victim.digest)
+                .await
+                .is_err(),
+            "byte {at}"
+        );
+    }
+    planted.assert_read_fails().await;
+    assert!(
+        planted.found(false).await.is_empty(),
+        "structure alone does not show it"
+    );
+    planted.assert_found(true, "frame_damaged").await;
+    planted.assert_repaired(1).await;
+}
+
+#[tokio::test]
+async fn a_row_that_points_to_another_frame() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    let other = described(&model(2.0))[1].chunks[0].digest;
+    let other = db::frame::find_chunk(fixture.app.db.reader(), &other)
+        .await
+        .unwrap()
+        .unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (to, of) = (hex(other.frame_id.as_bytes()), hex(planted.victim.digest.as_bytes()));
+    fixture
+        .sql(&format!("UPDATE chunk SET frame_id = x'{to}' WHERE digest = x'{of}'"))
+        .await;
+
+    planted.assert_read_fails().await;
+    planted.assert_found(false, "chunk_frame").await;
+    planted.assert_repaired(1).await;
+    let kept = db::frame::find_chunk(fixture.app.db.reader(), &other.digest)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(kept.frame_id, other.frame_id, "the other chunk keeps its frame");
+}
+
+#[tokio::test]
+async fn a_recipe_that_is_a_chunk_short() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    let whole = &described(&files())[3];
+    let short = recipe::pack(&whole.chunks[1..])
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    let digest = whole.digest.to_hex();
+    fixture
+        .sql(&format!(
+            "UPDATE file SET recipe = x'{short}' WHERE digest = x'{digest}'"
+        ))
+        .await;
+
+    planted.assert_read_fails().await;
+    planted.assert_found(false, "recipe_size").await;
+    planted.assert_repaired(0).await;
+}
+
+#[tokio::test]
+async fn a_reference_to_a_condemned_frame() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    let id = planted
+        .victim
+        .frame_id
+        .as_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    let condemn = format!("UPDATE frame SET state = 'condemned', condemned_at_ms = 1 WHERE id = x'{id}'");
+    fixture.sql(&condemn).await;
+
+    planted.assert_found(false, "condemned_needed").await;
+    // Its bytes are there still, and are not taken away: the collection sees that it is needed.
+    collect::collect(&fixture.app, false).await.unwrap();
+    fixture.assert_sound().await;
+    // A push that names it revives it too.
+    fixture.sql(&condemn).await;
+    let digests = vec![planted.victim.digest];
+    assert!(
+        chunk::missing(&fixture.app, &planted.pusher.caller, digests)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    fixture.assert_sound().await;
+}
+
+#[tokio::test]
+async fn another_runs_push_of_the_same_bytes_repairs_it_too() {
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    fixture.app.store.delete_frame(planted.victim.frame_id).await.unwrap();
+    planted.assert_read_fails().await;
+    let stranger = fixture.run("other/run").await;
+
+    stranger.push(1, &files()).await.unwrap();
+
+    fixture.assert_sound().await;
+}

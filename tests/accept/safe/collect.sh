@@ -1,0 +1,34 @@
+# Collection beside everything: pushes, pulls, deletions and an evaluation go on while garbage is collected all the time.
+# shellcheck shell=bash
+
+echo "== collection beside pushes, pulls, deletions and evaluations"
+start_server "$work/collect" --evaluator cpu --grace 20s
+python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites" 2>/dev/null || true
+fineline run create lab/run >/dev/null
+fineline suite apply "$work/suites/rolling.yaml" --run lab/run >/dev/null
+(while true; do fineline storage gc >/dev/null 2>&1 || true; done) &
+collector=$!
+pushed=0 read_back=0 deleted=0
+for round in 1 2 3; do
+    for step in 0 1 2 4 8 16 32; do
+        at=$((round * 100 + step))
+        fineline push lab/run $at "$(step_dir $step)" >/dev/null && pushed=$((pushed + 1))
+        identical lab/run@$at "$(step_dir $step)" && read_back=$((read_back + 1))
+        # All but the newest two: pushes of the same bytes meet the collection of those before.
+        for old in $(fineline ls lab/run --json | python3 -c 'import json, sys; print(*[c["step"] for c in json.load(sys.stdin)][:-2])'); do
+            fineline delete lab/run@"$old" >/dev/null && deleted=$((deleted + 1))
+        done
+    done
+done
+kill $collector; wait $collector 2>/dev/null || true
+check "21 pushes ($pushed), each read back ($read_back), 19 deletions ($deleted), all beside collections" \
+    test "$pushed.$read_back.$deleted" = 21.21.19
+fineline wait lab/run --timeout 300 >/dev/null
+check "the two that are left are evaluated" test "$(fineline ls lab/run --json | python3 -c 'import json, sys; print([c["evaluations"]["done"] for c in json.load(sys.stdin)])')" = "[1, 1]"
+check "no chunk was lost: scrub reads every byte" sound "$work/collect"
+before=$(store_bytes "$work/collect")
+objects_are_live() { gc live.n >"$work/live" && test "$(cat "$work/live")" = "$(find "$work/collect/store" -type f | wc -l)"; }
+check "what nothing needs is gone in the end ($before bytes before)" eventually 90 objects_are_live
+echo "    $(store_bytes "$work/collect") bytes in $(cat "$work/live") objects are left"
+stop_server
+check "scrub finds nothing" sound "$work/collect"
