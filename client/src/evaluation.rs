@@ -76,8 +76,12 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn claim_evaluation(&self, claim: &ClaimEvaluation) -> Result<Option<Lease>> {
-        let call = Call::post(format!("{}/evaluations/claim", path::API)).json(claim);
-        let answer = self.send(&call.patient(claim.wait_s)).await?;
+        let claim_path = format!("{}/evaluations/claim", path::API);
+        let call = match claim.claim_id {
+            Some(_) => Call::post_repeatable(claim_path),
+            None => Call::post(claim_path),
+        };
+        let answer = self.send(&call.json(claim).patient(claim.wait_s)).await?;
         if answer.body.is_empty() {
             return Ok(None);
         }
@@ -142,12 +146,13 @@ impl Client {
             .await
     }
 
-    /// Ends a try without scores.
+    /// Ends a try before all scores are there; the same lease again is a success.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when the work belongs to someone else.
     pub async fn fail_evaluation(&self, id: Uuid, fail: &FailEvaluation) -> Result<Evaluation> {
-        self.json(Call::post(evaluation_path(id, "/fail")).json(fail)).await
+        self.json(Call::post_repeatable(evaluation_path(id, "/fail")).json(fail))
+            .await
     }
 }
 

@@ -139,6 +139,8 @@ async fn outcome(
     for evaluation in evaluations.await? {
         match evaluation.state {
             EvaluationState::Done => n_done += 1,
+            // Nobody waits for what went with its step.
+            EvaluationState::Cancelled if evaluation.deleted => {}
             EvaluationState::Failed | EvaluationState::Parked | EvaluationState::Cancelled => ended.push(evaluation),
             EvaluationState::Queued | EvaluationState::Leased => {}
         }

@@ -42,19 +42,22 @@ pub struct Description {
     pub n_parameters: u64,
 }
 
+/// Hears how many requests are done, batch by batch; its error ends the work, whose answers nobody wants any more.
+pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
 /// Something that scores texts.
 pub trait Engine: Send {
-    /// The log-likelihood of each (context, continuation); `progress` hears how many are done.
+    /// The log-likelihood of each (context, continuation).
     ///
     /// # Errors
-    /// When the device or the tokenizer fails.
-    fn loglikelihood(&mut self, requests: &[(String, String)], progress: &mut dyn FnMut(u64)) -> Result<Vec<Answer>>;
+    /// When the device or the tokenizer fails, and what `progress` gives.
+    fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>>;
 
     /// The log-likelihood of each whole document, read in windows of the model's length.
     ///
     /// # Errors
     /// As [`Engine::loglikelihood`].
-    fn loglikelihood_rolling(&mut self, documents: &[String], progress: &mut dyn FnMut(u64)) -> Result<Vec<f64>>;
+    fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>>;
 
     /// What it is.
     fn describe(&self) -> Description;
@@ -121,7 +124,7 @@ impl CandleEngine {
     }
 
     /// Scores rows in batches of similar length, the longest first, and adds up each answer.
-    fn score(&self, rows: Vec<Row>, n: usize, progress: &mut dyn FnMut(u64)) -> Result<Vec<Answer>> {
+    fn score(&self, rows: Vec<Row>, n: usize, progress: Progress<'_>) -> Result<Vec<Answer>> {
         let mut answers = vec![
             Answer {
                 log_likelihood: 0.0,
@@ -139,7 +142,7 @@ impl CandleEngine {
             rest = after;
             self.score_batch(batch, &mut answers)?;
             done += batch.iter().map(|row| row.targets.len() as u64).sum::<u64>();
-            progress(done);
+            progress(done)?;
         }
         Ok(answers)
     }
@@ -238,7 +241,7 @@ fn windows(tokens: &[u32], prefix: u32, max_length: usize) -> Vec<(Vec<u32>, Vec
 }
 
 impl Engine for CandleEngine {
-    fn loglikelihood(&mut self, requests: &[(String, String)], progress: &mut dyn FnMut(u64)) -> Result<Vec<Answer>> {
+    fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>> {
         let mut rows = Vec::with_capacity(requests.len());
         for (i, (context, continuation)) in requests.iter().enumerate() {
             let (context, continuation) = self.tokenizer.encode_pair(context, continuation)?;
@@ -247,7 +250,7 @@ impl Engine for CandleEngine {
         self.score(rows, requests.len(), progress)
     }
 
-    fn loglikelihood_rolling(&mut self, documents: &[String], progress: &mut dyn FnMut(u64)) -> Result<Vec<f64>> {
+    fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
         let mut rows = Vec::new();
         for (i, document) in documents.iter().enumerate() {
             let tokens = self.tokenizer.encode(document)?;

@@ -15,6 +15,7 @@ pub mod candle;
 pub mod config;
 pub mod demo;
 pub mod engine;
+mod evaluation;
 mod lent;
 pub mod task;
 pub mod tokenizer;

@@ -1,27 +1,25 @@
-//! The worker: claims an evaluation over HTTP, pulls the checkpoint under its lease, scores it task by task and posts
-//! what came of it. The embedded evaluator and `fineline-evaluator` are this same code.
+//! The worker: claims an evaluation over HTTP, has it done ([`crate::evaluation`]) and says how it ended. The embedded
+//! evaluator and `fineline-evaluator` are this same code.
 //!
 //! **Invariant:** the lease is renewed beside the work, and work whose lease is lost is dropped without a word to the
-//! server.
+//! server. No wall clock is asked: how long a lease holds is the server's to know.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Args;
-use fineline_api::{ClaimEvaluation, CompleteEvaluation, FailEvaluation, Lease, Progress, Reference, TaskScore};
-use fineline_client::{Client, Error, PullOptions, pull};
-use fineline_format::Digest;
-use fineline_format::suite::{EvalDtype, SuiteTask};
+use fineline_api::{ClaimEvaluation, FailEvaluation, Lease, Progress};
+use fineline_client::{Client, Error};
+use fineline_format::suite::EvalDtype;
+use uuid::Uuid;
 
 use crate::config::ARCHITECTURE;
 use crate::engine::{CandleEngine, Engine, EngineOptions};
-use crate::lent::fetch_tokenizer;
-use crate::task::{Overrides, PreparedTask};
+use crate::evaluation::evaluate;
+use crate::task::VERSION;
 
 /// How long the server is asked to wait for work to appear.
 const CLAIM_WAIT_S: u64 = 25;
@@ -58,7 +56,8 @@ pub struct WorkerOptions {
 /// Makes the engine of the checkpoint in a folder.
 pub type LoadEngine = Arc<dyn Fn(&Path, EngineOptions) -> Result<Box<dyn Engine>> + Send + Sync>;
 
-/// Works until `stop` resolves, or with `once` until there is no work. What is at hand when it stops is given back.
+/// Works until `stop` resolves, or with `once` until there is no work. What is at hand when it stops goes to another
+/// worker when the lease runs out.
 ///
 /// # Errors
 /// When the device is none that this build computes on, or the token is refused.
@@ -105,7 +104,7 @@ fn default_name() -> String {
 }
 
 async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadEngine) -> Result<()> {
-    let claim = ClaimEvaluation {
+    let mut claim = ClaimEvaluation {
         worker: name.to_owned(),
         device: options.device.clone(),
         memory_bytes: memory_bytes(),
@@ -114,9 +113,16 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
             .to_vec(),
         architectures: vec![ARCHITECTURE.to_owned()],
         wait_s: if options.once { 0 } else { CLAIM_WAIT_S },
+        claim_id: Some(new_claim_id()),
+        harness_version: Some(VERSION.to_owned()),
     };
     loop {
-        match client.claim_evaluation(&claim).await {
+        let answer = client.claim_evaluation(&claim).await;
+        if answer.is_ok() {
+            // Until then it is the same claim: an answer that was lost may have held a lease.
+            claim.claim_id = Some(new_claim_id());
+        }
+        match answer {
             Ok(Some(lease)) => {
                 fail_point!("worker.claimed");
                 handle(client, options, load, lease).await;
@@ -130,6 +136,11 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
             }
         }
     }
+}
+
+/// Random throughout: a lease's token follows from it.
+fn new_claim_id() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
 /// What the machine has, by the kernel's word; 0 when it does not say.
@@ -152,6 +163,7 @@ async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
         lost = keep(&client, &lease, &progress) => Err(lost.into()),
     };
     let Err(error) = outcome else {
+        fail_point!("worker.completed");
         tracing::info!(evaluation = %id, "evaluated");
         return;
     };
@@ -168,132 +180,26 @@ async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     let retryable = error
         .chain()
         .any(|cause| cause.is::<Error>() || cause.is::<std::io::Error>());
+    fail_point!("worker.failing");
     if let Err(error) = client.fail_evaluation(id, &FailEvaluation { reason, retryable }).await {
         tracing::warn!(evaluation = %id, %error, "the failure could not be told");
     }
+    fail_point!("worker.failed");
 }
 
 /// Renews the lease until it is lost.
 async fn keep(client: &Client, lease: &Lease, progress: &Mutex<Progress>) -> Error {
-    let every = Duration::from_secs((lease.ttl_s / 4).max(1));
+    let every = Duration::from_secs(lease.ttl_s.max(1)) / 4;
     loop {
         tokio::time::sleep(every).await;
         let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        fail_point!("worker.renewing");
         match client.heartbeat_evaluation(lease.evaluation.id, &said).await {
             Err(error @ Error::LeaseLost(_)) => return error,
             Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
-            Ok(_) => {}
+            Ok(_) => {
+                fail_point!("worker.renewed");
+            }
         }
     }
-}
-
-async fn evaluate(
-    client: &Client,
-    options: &WorkerOptions,
-    load: &LoadEngine,
-    lease: &Lease,
-    progress: &Arc<Mutex<Progress>>,
-) -> Result<()> {
-    let evaluation = &lease.evaluation;
-    let scratch = match &options.scratch {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let scratch = scratch.context("a folder for the checkpoint")?;
-    let reference = Reference::Digest(evaluation.checkpoint);
-    pull(
-        client,
-        &evaluation.run,
-        &reference,
-        scratch.path(),
-        &PullOptions::default(),
-        |_| {},
-    )
-    .await?;
-    fetch_tokenizer(client, lease, scratch.path()).await?;
-    let tasks = prepare(client, lease).await?;
-    let n_total = tasks.iter().map(PreparedTask::n_requests).sum();
-    let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
-    let engine_options = EngineOptions {
-        dtype,
-        max_batch_tokens: options.batch_tokens,
-    };
-    let (load, dir) = (Arc::clone(load), scratch.path().to_owned());
-    let loading = tokio::task::spawn_blocking(move || load(&dir, engine_options));
-    let mut engine = loading.await.context("the engine panicked")??;
-    let mut posted: Vec<(String, Vec<TaskScore>)> = Vec::new();
-    let mut n_before = 0;
-    for task in tasks {
-        let (name, n_requests) = (task.name().to_owned(), task.n_requests());
-        let (said, of) = (Arc::clone(progress), name.clone());
-        let tell = move |n_done: u64| {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            *said = Progress {
-                task: Some(of.clone()),
-                n_done: n_before + n_done,
-                n_total,
-            };
-        };
-        let run = move || {
-            let mut tell = tell;
-            let result = task.run(&mut *engine, &mut tell);
-            (engine, result)
-        };
-        let (back, result) = tokio::task::spawn_blocking(run).await.context("the engine panicked")?;
-        engine = back;
-        let result = result?;
-        client
-            .put_samples(evaluation.id, &name, Bytes::from(result.samples_jsonl))
-            .await?;
-        client.post_task_scores(evaluation.id, &name, &result.scores).await?;
-        posted.push((name, result.scores));
-        n_before += n_requests;
-    }
-    let result_digest = Digest::of(&serde_json::to_vec(&posted)?);
-    client
-        .complete_evaluation(evaluation.id, &CompleteEvaluation { result_digest })
-        .await?;
-    Ok(())
-}
-
-/// Fetches the suite's files and makes the requests of its tasks.
-async fn prepare(client: &Client, lease: &Lease) -> Result<Vec<PreparedTask>> {
-    let overrides = Overrides {
-        limit: lease.suite.limit,
-        num_fewshot: lease.suite.num_fewshot,
-    };
-    let mut tasks = Vec::with_capacity(lease.suite.tasks.len());
-    for task in &lease.suite.tasks {
-        let (yaml, data) = fetch(client, lease.evaluation.suite_digest, task).await?;
-        let prepare = move || PreparedTask::new(&yaml, &data, overrides);
-        tasks.push(
-            tokio::task::spawn_blocking(prepare)
-                .await
-                .context("a task's preparation panicked")??,
-        );
-    }
-    Ok(tasks)
-}
-
-type TaskFiles = (String, BTreeMap<String, Vec<Vec<u8>>>);
-
-async fn fetch(client: &Client, suite: Digest, task: &SuiteTask) -> Result<TaskFiles> {
-    let blob = async |digest: Digest| -> Result<Vec<u8>> {
-        let bytes = client.get_suite_blob(suite, digest).await?;
-        anyhow::ensure!(
-            Digest::of(&bytes) == digest,
-            "file `{digest}` of the suite came with other bytes"
-        );
-        Ok(bytes.to_vec())
-    };
-    let yaml = String::from_utf8(blob(task.yaml.digest).await?).context("a task's YAML is no UTF-8")?;
-    let mut data = BTreeMap::new();
-    for (split, files) in &task.data {
-        let mut contents = Vec::with_capacity(files.len());
-        for file in files {
-            contents.push(blob(file.digest).await?);
-        }
-        data.insert(split.clone(), contents);
-    }
-    Ok((yaml, data))
 }

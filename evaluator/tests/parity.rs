@@ -94,7 +94,7 @@ fn log_likelihoods_and_requests_are_lm_evals() {
         for task in tasks {
             let shots = (*task == "mmlu_anatomy").then_some(5);
             let prepared = prepare(&data.join(format!("lm_eval/tasks/{task}.yaml")), N_SAMPLES, shots);
-            let result = prepared.run(&mut engine, &mut |_| {}).unwrap();
+            let result = prepared.run(&mut engine, &mut |_| Ok(())).unwrap();
             let log = data.join(format!(
                 "lm_eval/reference/{reference}/samples_{}.jsonl",
                 prepared.name()
@@ -132,7 +132,7 @@ fn batches_orders_and_padding_change_nothing() {
         CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap()
     };
     // One row a batch: nothing is padded.
-    let alone = engine(1).loglikelihood(&requests, &mut |_| {}).unwrap();
+    let alone = engine(1).loglikelihood(&requests, &mut |_| Ok(())).unwrap();
     let order = Just((0..requests.len()).collect::<Vec<_>>()).prop_shuffle();
     // In any order, asked in calls of any size, in batches of any size.
     let cases = (order, 1..=requests.len(), 1..20_000_usize);
@@ -145,7 +145,7 @@ fn batches_orders_and_padding_change_nothing() {
         let mut engine = engine(max_batch_tokens);
         for asked in order.chunks(n_a_call) {
             let requests: Vec<_> = asked.iter().map(|&i| requests[i].clone()).collect();
-            let answers = engine.loglikelihood(&requests, &mut |_| {}).unwrap();
+            let answers = engine.loglikelihood(&requests, &mut |_| Ok(())).unwrap();
             for (answer, &i) in answers.iter().zip(asked) {
                 let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
                 prop_assert!(

@@ -19,6 +19,7 @@ mod m20261124_000005_name_suites_by_pattern;
 mod m20261124_000006_collect_content;
 mod m20261124_000007_join_sessions_order_evaluations;
 mod m20261124_000008_create_web_session;
+mod m20261124_000009_tell_lost_answers;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000006_collect_content::Migration),
             Box::new(m20261124_000007_join_sessions_order_evaluations::Migration),
             Box::new(m20261124_000008_create_web_session::Migration),
+            Box::new(m20261124_000009_tell_lost_answers::Migration),
         ]
     }
 }

@@ -30,7 +30,7 @@ const DOWN: [&str; 14] = [
     "DELETE FROM evaluation WHERE run_id IN (SELECT id FROM run WHERE deleted_at_ms IS NOT NULL)",
     "DELETE FROM run WHERE deleted_at_ms IS NOT NULL",
     "DROP INDEX run_by_name",
-    "CREATE UNIQUE INDEX run_by_name ON run (namespace, name)",
+    "CREATE UNIQUE INDEX \"run_by_name\" ON \"run\" (\"namespace\", \"name\")",
     "ALTER TABLE run DROP COLUMN deleted_at_ms",
     "DROP INDEX sample_log_by_file",
     "DROP INDEX chunk_by_frame",

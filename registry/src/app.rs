@@ -52,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) trusted_proxies: Vec<TrustedProxy>,
     /// How long what nothing needs is kept; longer than any push session.
     pub(crate) grace: Duration,
+    /// How long workers may be silent, and how long what failed waits.
+    pub(crate) lease: LeaseOptions,
 }
 
 impl Default for Options {
@@ -61,6 +63,25 @@ impl Default for Options {
             public_url: None,
             trusted_proxies: Vec::new(),
             grace: DEFAULT_GRACE,
+            lease: LeaseOptions::default(),
+        }
+    }
+}
+
+/// How patient the registry is with workers.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseOptions {
+    /// Seconds that a lease holds without a heartbeat; workers say one four times in it.
+    pub ttl_s: u64,
+    /// Seconds that an evaluation waits after its first failure; doubled after the second.
+    pub back_off_s: u64,
+}
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self {
+            ttl_s: 60,
+            back_off_s: 10,
         }
     }
 }

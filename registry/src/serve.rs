@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use crate::app::LeaseOptions;
 use crate::app::{App, DEFAULT_GRACE, Options};
 use crate::commands::failure::UserError;
 use crate::db::Db;
@@ -40,6 +41,8 @@ pub struct ServeOptions {
     pub anonymous_read: bool,
     /// How long what nothing needs is kept before it is deleted; a push session lasts two thirds of it at the most.
     pub grace: Duration,
+    /// How patient it is with workers.
+    pub lease: LeaseOptions,
 }
 
 impl ServeOptions {
@@ -54,6 +57,7 @@ impl ServeOptions {
             trusted_proxies: Vec::new(),
             anonymous_read: false,
             grace: DEFAULT_GRACE,
+            lease: LeaseOptions::default(),
         }
     }
 }
@@ -164,6 +168,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         public_url: options.public_url.clone(),
         grace: options.grace,
         trusted_proxies: options.trusted_proxies.clone(),
+        lease: options.lease,
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

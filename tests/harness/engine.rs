@@ -1,7 +1,7 @@
 //! An engine of known numbers, and what every engine must do.
 
 use anyhow::Result;
-use fineline_evaluator::engine::{Answer, Description, Engine};
+use fineline_evaluator::engine::{Answer, Description, Engine, Progress};
 use fineline_format::suite::EvalDtype;
 
 /// Says of every continuation the same log-probability a byte, so that the shortest choice is the likeliest.
@@ -12,17 +12,17 @@ pub struct FakeEngine;
 const PER_BYTE: f64 = -0.5;
 
 impl Engine for FakeEngine {
-    fn loglikelihood(&mut self, requests: &[(String, String)], progress: &mut dyn FnMut(u64)) -> Result<Vec<Answer>> {
+    fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>> {
         let answer = |(_, continuation): &(String, String)| Answer {
             log_likelihood: PER_BYTE * continuation.len() as f64,
             is_greedy: continuation.is_empty(),
         };
-        progress(requests.len() as u64);
+        progress(requests.len() as u64)?;
         Ok(requests.iter().map(answer).collect())
     }
 
-    fn loglikelihood_rolling(&mut self, documents: &[String], progress: &mut dyn FnMut(u64)) -> Result<Vec<f64>> {
-        progress(documents.len() as u64);
+    fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
+        progress(documents.len() as u64)?;
         Ok(documents
             .iter()
             .map(|document| PER_BYTE * document.len() as f64)
@@ -50,7 +50,11 @@ pub fn engine_suite(engine: &mut dyn Engine) {
         pair("Once upon a time", " there was"),
     ];
     let mut done = Vec::new();
-    let answers = engine.loglikelihood(&requests, &mut |n| done.push(n)).expect("answers");
+    let mut tell = |n| {
+        done.push(n);
+        Ok(())
+    };
+    let answers = engine.loglikelihood(&requests, &mut tell).expect("answers");
     assert_eq!(answers.len(), requests.len());
     assert!(
         answers
@@ -63,11 +67,18 @@ pub fn engine_suite(engine: &mut dyn Engine) {
         done.is_sorted() && done.last() == Some(&(requests.len() as u64)),
         "{done:?}"
     );
-    assert!(engine.loglikelihood(&[], &mut |_| {}).expect("no answers").is_empty());
+    assert!(
+        engine
+            .loglikelihood(&[], &mut |_| Ok(()))
+            .expect("no answers")
+            .is_empty()
+    );
+    let stopped = engine.loglikelihood(&requests, &mut |_| anyhow::bail!("nobody wants it"));
+    assert_eq!(stopped.expect_err("it stops").to_string(), "nobody wants it");
 
     let long = "Once upon a time there was a little girl. ".repeat(40);
     let documents = ["Once upon a time.".to_owned(), long];
-    let mut sums = || engine.loglikelihood_rolling(&documents, &mut |_| {}).expect("sums");
+    let mut sums = || engine.loglikelihood_rolling(&documents, &mut |_| Ok(())).expect("sums");
     let first = sums();
     assert!(first.len() == 2 && first[1] < first[0] && first[0] < 0.0, "{first:?}");
     assert_eq!(first, sums());

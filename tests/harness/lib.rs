@@ -4,6 +4,8 @@
 mod engine;
 mod kill;
 mod process;
+mod proxy;
+mod tiny_llama;
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +15,10 @@ use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite};
-pub use kill::{KILL_AT, die_at_fail_point};
+pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
 pub use process::{ServerProcess, Start, wait};
+pub use proxy::{Cut, Exchange, Proxy};
+pub use tiny_llama::{grammar_suite, tiny_llama};
 
 /// A server that ends with the test.
 #[derive(Debug)]

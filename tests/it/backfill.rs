@@ -38,6 +38,8 @@ async fn claimed(server: &TestServer) -> Vec<u64> {
         dtypes: vec!["float32".to_owned()],
         architectures: vec!["LlamaForCausalLM".to_owned()],
         wait_s: 0,
+        claim_id: None,
+        harness_version: None,
     };
     let mut steps = Vec::new();
     while let Some(lease) = worker.claim_evaluation(&claim).await.unwrap() {

@@ -2,6 +2,7 @@
 
 use fineline_api::{
     ClaimEvaluation, CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore,
+    result_digest, scores_digest,
 };
 use fineline_client::{Client, Error, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_format::Digest;
@@ -15,6 +16,8 @@ fn claim() -> ClaimEvaluation {
         dtypes: vec!["float32".to_owned()],
         architectures: vec!["LlamaForCausalLM".to_owned()],
         wait_s: 0,
+        claim_id: None,
+        harness_version: None,
     }
 }
 
@@ -67,17 +70,21 @@ async fn leased() -> (TestServer, RunName, Client, Lease) {
 async fn a_push_is_evaluated_once_and_completes_once() {
     let (server, run, worker, lease) = leased().await;
     let id = lease.evaluation.id;
+    let scores = scores_digest(&[score(0.5)]);
     let done = CompleteEvaluation {
-        result_digest: Digest::of(b"r"),
+        result_digest: result_digest(&[("tiny".to_owned(), scores)].into()),
     };
     assert!(
         worker.complete_evaluation(id, &done).await.is_err(),
         "a task without scores is no end"
     );
     worker.put_samples(id, "tiny", "{}\n".into()).await.unwrap();
-    for value in [0.25, 0.5] {
-        worker.post_task_scores(id, "tiny", &[score(value)]).await.unwrap();
-    }
+    worker.post_task_scores(id, "tiny", &[score(0.25)]).await.unwrap();
+    assert!(
+        matches!(worker.complete_evaluation(id, &done).await, Err(Error::Conflict(_))),
+        "the result of other scores than those that are held"
+    );
+    worker.post_task_scores(id, "tiny", &[score(0.5)]).await.unwrap();
     for _ in 0..2 {
         assert_eq!(
             worker.complete_evaluation(id, &done).await.unwrap().state,

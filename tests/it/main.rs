@@ -6,6 +6,7 @@ mod backfill;
 mod coverage;
 mod crash;
 mod evaluation;
+mod lease_faults;
 mod openapi;
 mod possession;
 mod push;

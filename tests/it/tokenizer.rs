@@ -207,6 +207,8 @@ async fn a_tokenizer_is_named_by_who_reads_it_and_read_under_the_lease_alone() {
         dtypes: vec!["float32".to_owned()],
         architectures: vec!["LlamaForCausalLM".to_owned()],
         wait_s: 0,
+        claim_id: None,
+        harness_version: None,
     };
     let lease = worker.claim_evaluation(&claim).await.unwrap().unwrap();
     let (id, name) = (lease.evaluation.id, lease.tokenizer[0].path.as_str());

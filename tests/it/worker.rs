@@ -6,13 +6,18 @@ use std::sync::mpsc::channel;
 
 use fineline_api::{EvaluationState, Scope};
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
-use fineline_evaluator::engine::{Answer, CandleEngine, Description, Engine, EngineOptions};
+use fineline_evaluator::engine::{Answer, CandleEngine, Description, Engine, EngineOptions, Progress};
 use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
-use harness::{FakeEngine, TestServer, checkpoint, engine_suite, serve, suite};
+use fineline_registry::serve::LeaseOptions;
+use harness::{FakeEngine, TestServer, checkpoint, engine_suite, serve_with, suite};
 
 /// A server with a pushed step whose evaluation waits.
 async fn queued() -> TestServer {
-    let server = serve().await;
+    queued_with(LeaseOptions::default()).await
+}
+
+async fn queued_with(lease: LeaseOptions) -> TestServer {
+    let server = serve_with(|options| options.lease = lease).await;
     let run = server.run("lab/run").await;
     let file = suite(server.dir.path());
     apply_suite(&server.admin, &file, &"lab/*".parse().unwrap(), false)
@@ -96,13 +101,13 @@ async fn a_model_that_can_not_be_loaded_fails_for_good_and_says_why() {
 struct Held(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
 
 impl Engine for Held {
-    fn loglikelihood(&mut self, asked: &[(String, String)], told: &mut dyn FnMut(u64)) -> anyhow::Result<Vec<Answer>> {
+    fn loglikelihood(&mut self, asked: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
         self.0.send(()).unwrap();
         self.1.recv().unwrap();
         FakeEngine.loglikelihood(asked, told)
     }
 
-    fn loglikelihood_rolling(&mut self, asked: &[String], told: &mut dyn FnMut(u64)) -> anyhow::Result<Vec<f64>> {
+    fn loglikelihood_rolling(&mut self, asked: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
         FakeEngine.loglikelihood_rolling(asked, told)
     }
 
@@ -132,6 +137,58 @@ async fn work_that_is_cancelled_in_the_middle_leaves_no_score() {
     server.admin.retry_evaluation(id).await.unwrap();
     work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
     assert_eq!(evaluation(&server).await.state, EvaluationState::Done);
+}
+
+/// Computes for minutes, and tells when it is made to stop.
+struct Lasting(std::sync::mpsc::Sender<&'static str>);
+
+impl Engine for Lasting {
+    fn loglikelihood(&mut self, _: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
+        self.0.send("began").unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while std::time::Instant::now() < end {
+            if let Err(error) = told(0) {
+                self.0.send("stopped").unwrap();
+                return Err(error);
+            }
+            std::thread::yield_now();
+        }
+        anyhow::bail!("nobody made it stop");
+    }
+
+    fn loglikelihood_rolling(&mut self, _: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
+        FakeEngine.loglikelihood_rolling(&[], told)
+    }
+
+    fn describe(&self) -> Description {
+        FakeEngine.describe()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_whose_lease_is_lost_stops_at_its_next_batch() {
+    let hasty = LeaseOptions {
+        ttl_s: 1,
+        back_off_s: 0,
+    };
+    let server = queued_with(hasty).await;
+    let id = evaluation(&server).await.id;
+    let (say, said) = channel();
+    let load = move |_: &Path, _: EngineOptions| Ok(Box::new(Lasting(say.clone())) as Box<dyn Engine>);
+    let said = Arc::new(std::sync::Mutex::new(said));
+    let hear = async || {
+        let said = Arc::clone(&said);
+        let patience = std::time::Duration::from_secs(60);
+        let hear = move || said.lock().unwrap().recv_timeout(patience).unwrap();
+        tokio::task::spawn_blocking(hear).await.unwrap()
+    };
+    let cancel = async {
+        assert_eq!(hear().await, "began");
+        server.admin.cancel_evaluation(id).await.unwrap();
+    };
+    tokio::join!(work(&server, Arc::new(load)), cancel);
+    assert_eq!(hear().await, "stopped");
+    assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
 }
 
 #[test]

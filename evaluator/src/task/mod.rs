@@ -12,12 +12,12 @@ use fineline_format::task::{OutputType, Source, TaskFile};
 use minijinja::Value as Jinja;
 use serde_json::Value;
 
-use crate::engine::{Answer, Description, Engine};
+use crate::engine::{Answer, Description, Engine, Progress};
 use metric::Outcome;
 use template::Templates;
 
 /// The version that stands in every score.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a suite says beside its tasks' own files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,11 +109,11 @@ impl PreparedTask {
         self.samples.iter().flat_map(|sample| &sample.requests)
     }
 
-    /// Asks the engine and works out the metrics; `progress` hears how many requests are done.
+    /// Asks the engine and works out the metrics.
     ///
     /// # Errors
-    /// When the engine fails, or gives what is no finite number.
-    pub fn run(&self, engine: &mut dyn Engine, progress: &mut dyn FnMut(u64)) -> Result<TaskResult> {
+    /// When the engine fails, `progress` ends the work, or the engine gives what is no finite number.
+    pub fn run(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<TaskResult> {
         let requests: Vec<(String, String)> = self
             .samples
             .iter()

@@ -42,6 +42,9 @@ pub struct Evaluation {
     pub run: RunName,
     /// That step.
     pub step: u64,
+    /// Whether the checkpoint of that step was deleted; one that was not finished then was cancelled.
+    #[serde(default)]
+    pub deleted: bool,
     /// The checkpoint that a worker reads.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub checkpoint: Digest,
@@ -97,6 +100,14 @@ pub struct ClaimEvaluation {
     /// Seconds that the server may wait for work to appear, at most 30.
     #[serde(default)]
     pub wait_s: u64,
+    /// Chosen at random for each claim. The same claim sent again, its answer lost, gets the same lease; without it the
+    /// work that a lost answer gave waits until the lease runs out.
+    #[serde(default)]
+    pub claim_id: Option<Uuid>,
+    /// The version of the worker's harness. Tasks that an earlier lease scored with the same one are not asked again;
+    /// without it all are.
+    #[serde(default)]
+    pub harness_version: Option<String>,
 }
 
 /// Work, and the right to do it for a while.
@@ -115,6 +126,9 @@ pub struct Lease {
     /// The tokenizer that the run lends, in place of what the checkpoint has of one; empty when it has its own.
     #[serde(default)]
     pub tokenizer: Vec<TokenizerFile>,
+    /// Tasks that are scored already: a worker before this one died or failed behind them. They need not be done.
+    #[serde(default)]
+    pub scored: Vec<ScoredTask>,
 }
 
 /// A file of a tokenizer that a run lends.
@@ -126,6 +140,17 @@ pub struct TokenizerFile {
     /// SHA-256 of its bytes.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub digest: Digest,
+}
+
+/// A task whose scores are there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScoredTask {
+    /// The task's name.
+    pub task: String,
+    /// The digest of its scores, which the result's digest is over.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub scores_digest: Digest,
 }
 
 impl std::fmt::Debug for Lease {
@@ -161,12 +186,13 @@ pub struct RenewedLease {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CompleteEvaluation {
-    /// SHA-256 over the scores as posted: the same lease with the same digest again is a success.
+    /// SHA-256 over every task's scores, whoever computed them (`fineline_api::result::result_digest`). It must be that of
+    /// the scores which the registry holds; the same lease with the same digest again is a success.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub result_digest: Digest,
 }
 
-/// Ends a try without scores.
+/// Ends a try before all scores are there; told again under the same lease it changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -17,6 +17,7 @@ pub mod page;
 pub mod path;
 pub mod push_session;
 pub mod reference;
+pub mod result;
 pub mod run;
 pub mod score;
 pub mod storage;
@@ -30,12 +31,13 @@ pub use deletion::{DeletedCheckpoint, Deletion, Retention};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use evaluation::{
     ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,
-    TokenizerFile,
+    ScoredTask, TokenizerFile,
 };
 pub use event::{Event, EventKind};
 pub use page::Page;
 pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSessionState};
 pub use reference::Reference;
+pub use result::{result_digest, scores_digest};
 pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
 pub use storage::{CollectGarbage, FrameCount, GarbageReport};

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::commands::worker::{Evaluator, EvaluatorChild};
 use crate::commands::{print, say, stop_signal};
-use crate::serve::{self, PublicUrl, ServeOptions, TrustedProxy};
+use crate::serve::{self, LeaseOptions, PublicUrl, ServeOptions, TrustedProxy};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -35,6 +35,14 @@ pub(crate) struct ServeArgs {
     /// Let everybody who reaches the server read every run.
     #[arg(long, env = "FINELINE_ANONYMOUS_READ")]
     anonymous_read: bool,
+    /// Seconds that a worker may be silent before its work goes to another.
+    #[arg(long, env = "FINELINE_LEASE_TTL", default_value_t = LeaseOptions::default().ttl_s,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    lease_ttl: u64,
+    /// Seconds that an evaluation waits after its first failure; doubled after the second.
+    #[arg(long, env = "FINELINE_RETRY_BACK_OFF", default_value_t = LeaseOptions::default().back_off_s,
+        value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    retry_back_off: u64,
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
@@ -81,6 +89,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         trusted_proxies: args.trusted_proxies,
         anonymous_read: args.anonymous_read,
         grace: args.grace,
+        lease: LeaseOptions {
+            ttl_s: args.lease_ttl,
+            back_off_s: args.retry_back_off,
+        },
         ..args.data.options()
     };
     let server = serve::start(options).await?;

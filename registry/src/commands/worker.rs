@@ -10,11 +10,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::app::App;
 use crate::commands::LOG_VARIABLE;
 use crate::commands::failure::UserError;
-use crate::db::Db;
 use crate::serve::RunningServer;
-use crate::service;
+use crate::service::lease::Gone;
+use crate::service::{self, lease};
 
 /// How long a child's token lives; a fresh child gets a fresh one before that.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -76,7 +77,7 @@ impl EvaluatorChild {
             device: device.clone(),
             log,
         };
-        let keeper = tokio::spawn(keep_running(server.app.db.clone(), program, stopped));
+        let keeper = tokio::spawn(keep_running(server.app.clone(), program, stopped));
         Ok(Self(Some((stop, keeper))))
     }
 
@@ -96,11 +97,11 @@ struct Program {
     log: Option<&'static str>,
 }
 
-async fn keep_running(db: Db, program: Program, mut stopped: oneshot::Receiver<()>) {
+async fn keep_running(app: App, program: Program, mut stopped: oneshot::Receiver<()>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        match run_once(&db, &program, &mut stopped).await {
+        match run_once(&app, &program, &mut stopped).await {
             Ok(Ended::Stopped) => return,
             Ok(Ended::Renewed) => {
                 tracing::info!("the embedded evaluator starts anew with a fresh token");
@@ -125,13 +126,17 @@ enum Ended {
     Renewed,
 }
 
-/// Runs one child with a token of its own, which ends with it.
-async fn run_once(db: &Db, program: &Program, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
-    let token = service::token::create_for_worker(db, TOKEN_LIFETIME.as_secs()).await;
+/// Runs one child with a token of its own, which ends with it, and so do its leases.
+async fn run_once(app: &App, program: &Program, stopped: &mut oneshot::Receiver<()>) -> anyhow::Result<Ended> {
+    let token = service::token::create_for_worker(&app.db, TOKEN_LIFETIME.as_secs()).await;
     let token = token?;
     let ended = run_child(spawn(program, &token.secret), stopped).await;
-    if let Err(error) = service::token::revoke(db, &token.token.pattern, token.token.id).await {
+    if let Err(error) = service::token::revoke(&app.db, &token.token.pattern, token.token.id).await {
         tracing::warn!(%error, "the embedded evaluator's token could not be revoked");
+    }
+    let gone = if ended.is_ok() { Gone::Stopped } else { Gone::Died };
+    if let Err(error) = lease::take_back(app, token.token.id, gone).await {
+        tracing::warn!(%error, "what the embedded evaluator held waits until its lease runs out");
     }
     ended
 }

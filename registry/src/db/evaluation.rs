@@ -64,6 +64,8 @@ pub(crate) async fn insert(
         token_id: Set(None),
         lease_sha256: Set(None),
         lease_expires_at_ms: Set(None),
+        claim_sha256: Set(None),
+        failed_lease_sha256: Set(None),
         progress: Set(None),
         result_digest: Set(None),
         created_at_ms: Set(now),
@@ -311,6 +313,26 @@ pub(crate) async fn pick(
     query.one(conn).await
 }
 
+/// What a token holds leases for, live or not.
+pub(crate) async fn leased_by(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<EvaluationModel>, DbErr> {
+    let query = evaluation::Entity::find()
+        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
+        .filter(evaluation::Column::TokenId.eq(token_id));
+    query.all(conn).await
+}
+
+/// The evaluation that a claim of a token was given last.
+pub(crate) async fn find_by_claim(
+    conn: &impl ConnectionTrait,
+    token_id: Uuid,
+    claim: &Digest,
+) -> Result<Option<EvaluationModel>, DbErr> {
+    let query = evaluation::Entity::find()
+        .filter(evaluation::Column::ClaimSha256.eq(super::blob(claim)))
+        .filter(evaluation::Column::TokenId.eq(token_id));
+    query.one(conn).await
+}
+
 /// The revisions that a token holds live leases for.
 pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
     let query = leased(conn, token_id).await?.column(evaluation::Column::RevisionId);
@@ -369,6 +391,7 @@ struct Names {
     namespace: String,
     run_name: String,
     step: i64,
+    state: String,
     checkpoint_digest: Option<Vec<u8>>,
 }
 
@@ -438,6 +461,7 @@ async fn names(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<HashMap<Uuid
         .column(run::Column::Namespace)
         .column_as(run::Column::Name, "run_name")
         .column(revision::Column::Step)
+        .column(revision::Column::State)
         .column(revision::Column::CheckpointDigest)
         .join(
             JoinType::InnerJoin,
@@ -466,6 +490,7 @@ fn describe(row: EvaluationModel, names: &mut HashMap<Uuid, Names>) -> Result<Ev
         id: row.id,
         run: fineline_api::RunName::new(&names.namespace, &names.run_name).map_err(DbErr::Type)?,
         step: names.step.unsigned_abs(),
+        deleted: names.state == CheckpointState::Deleted.as_str(),
         checkpoint: super::digest(checkpoint)?,
         model_digest: super::digest(&row.model_digest)?,
         suite: row.suite_name,

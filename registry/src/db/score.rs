@@ -23,11 +23,7 @@ pub(crate) async fn replace_task(
     task: &str,
     scores: &[TaskScore],
 ) -> Result<(), DbErr> {
-    score::Entity::delete_many()
-        .filter(score::Column::EvaluationId.eq(evaluation.id))
-        .filter(score::Column::Task.eq(task))
-        .exec(conn)
-        .await?;
+    clear_task(conn, evaluation.id, task).await?;
     let now = super::now_ms(conn).await?;
     for new in scores {
         let row = score::ActiveModel {
@@ -54,21 +50,52 @@ pub(crate) async fn replace_task(
     Ok(())
 }
 
-/// The tasks of an evaluation that have scores.
-pub(crate) async fn scored_tasks(conn: &impl ConnectionTrait, evaluation: Uuid) -> Result<BTreeSet<String>, DbErr> {
-    let query = score::Entity::find()
-        .select_only()
-        .column(score::Column::Task)
-        .distinct()
-        .filter(score::Column::EvaluationId.eq(evaluation));
-    let tasks: Vec<String> = query.into_tuple().all(conn).await?;
-    Ok(tasks.into_iter().collect())
+/// The scores of an evaluation by task, as they were posted.
+pub(crate) async fn by_task(
+    conn: &impl ConnectionTrait,
+    evaluation: Uuid,
+) -> Result<BTreeMap<String, Vec<TaskScore>>, DbErr> {
+    let query = score::Entity::find().filter(score::Column::EvaluationId.eq(evaluation));
+    let mut tasks: BTreeMap<String, Vec<TaskScore>> = BTreeMap::new();
+    for row in query.all(conn).await? {
+        let posted = TaskScore {
+            metric: row.metric,
+            filter: row.filter,
+            value: row.value,
+            stderr: row.stderr,
+            stderr_method: row.stderr_method,
+            n: row.n.unsigned_abs(),
+            n_shot: row.n_shot.unsigned_abs(),
+            higher_is_better: row.higher_is_better,
+            harness_version: row.harness_version.unwrap_or_default(),
+            provenance: super::from_json(row.provenance)?,
+        };
+        tasks.entry(row.task).or_default().push(posted);
+    }
+    Ok(tasks)
 }
 
-/// Takes an evaluation's scores away, before another try.
-pub(crate) async fn clear(conn: &impl ConnectionTrait, evaluation: Uuid) -> Result<(), DbErr> {
+/// Takes scores and sample logs of an evaluation away, of all tasks but those to `keep`.
+pub(crate) async fn clear(conn: &impl ConnectionTrait, evaluation: Uuid, keep: &BTreeSet<String>) -> Result<(), DbErr> {
+    let keep = || keep.iter().map(String::as_str);
+    sample_log::Entity::delete_many()
+        .filter(sample_log::Column::EvaluationId.eq(evaluation))
+        .filter(sample_log::Column::Task.is_not_in(keep()))
+        .exec(conn)
+        .await?;
     score::Entity::delete_many()
         .filter(score::Column::EvaluationId.eq(evaluation))
+        .filter(score::Column::Task.is_not_in(keep()))
+        .exec(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Takes the scores of one task away.
+pub(crate) async fn clear_task(conn: &impl ConnectionTrait, evaluation: Uuid, task: &str) -> Result<(), DbErr> {
+    score::Entity::delete_many()
+        .filter(score::Column::EvaluationId.eq(evaluation))
+        .filter(score::Column::Task.eq(task))
         .exec(conn)
         .await
         .map(|_| ())
@@ -376,13 +403,18 @@ fn describe(
     })
 }
 
-/// Keeps which content is the sample log of a task.
+/// Keeps which content is the sample log of a task. Scores that came with another log go: a task's log is always that of
+/// its scores.
 pub(crate) async fn set_samples(
     conn: &impl ConnectionTrait,
     evaluation: Uuid,
     task: &str,
     file: &Digest,
 ) -> Result<(), DbErr> {
+    let before = find_samples(conn, evaluation, task).await?;
+    if before.is_some_and(|before| before != *file) {
+        clear_task(conn, evaluation, task).await?;
+    }
     let row = sample_log::ActiveModel {
         evaluation_id: Set(evaluation),
         task: Set(task.to_owned()),

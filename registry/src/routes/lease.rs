@@ -40,7 +40,7 @@ fn lease(headers: &HeaderMap) -> ApiResult<&str> {
     })
 }
 
-/// Gives the oldest work that the worker can do, or 204. Scope `evaluate`.
+/// Gives the oldest work that the worker can do, or 204; the same claim again gives the same lease. Scope `evaluate`.
 #[utoipa::path(post, path = "/evaluations/claim", tag = "workers", operation_id = "claim_evaluation",
     request_body = ClaimEvaluation,
     responses((status = 200, body = Lease), (status = 204), (status = "default", body = ErrorBody)))]
@@ -85,11 +85,11 @@ async fn post_task_scores(
     Json(scores): Json<Vec<TaskScore>>,
 ) -> ApiResult<StatusCode> {
     caller.require(Scope::Evaluate)?;
-    service::lease::post_scores(&app, &caller, id, lease(&headers)?, &task, scores).await?;
+    service::result::post_scores(&app, &caller, id, lease(&headers)?, &task, scores).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Keeps the sample log of a task, at most 256 MiB. Scope `evaluate`.
+/// Keeps the sample log of a task, at most 256 MiB; scores that came with another log go, so it is put before them. Scope `evaluate`.
 #[utoipa::path(put, path = "/evaluations/{id}/tasks/{task}/samples", tag = "workers", operation_id = "put_samples",
     params(("id" = Uuid, Path), ("task" = String, Path)),
     request_body(content = String, content_type = "application/jsonl"),
@@ -102,7 +102,7 @@ async fn put_samples(
     Body(body): Body<Bytes>,
 ) -> ApiResult<StatusCode> {
     caller.require(Scope::Evaluate)?;
-    service::lease::put_samples(&app, &caller, id, lease(&headers)?, &task, body).await?;
+    service::result::put_samples(&app, &caller, id, lease(&headers)?, &task, body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -119,11 +119,11 @@ async fn complete_evaluation(
 ) -> ApiResult<Json<Evaluation>> {
     caller.require(Scope::Evaluate)?;
     Ok(Json(
-        service::lease::complete(&app, &caller, id, lease(&headers)?, done).await?,
+        service::result::complete(&app, &caller, id, lease(&headers)?, done).await?,
     ))
 }
 
-/// Ends a try without scores. Scope `evaluate`.
+/// Ends a try before all scores are there; again with the same lease changes nothing. Scope `evaluate`.
 #[utoipa::path(post, path = "/evaluations/{id}/fail", tag = "workers", operation_id = "fail_evaluation",
     params(("id" = Uuid, Path)), request_body = FailEvaluation,
     responses((status = 200, body = Evaluation), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]

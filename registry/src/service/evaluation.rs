@@ -86,7 +86,8 @@ async fn explain(app: &App, evaluations: &mut [Evaluation]) -> ApiResult<()> {
     Ok(())
 }
 
-/// Queues again what failed, was parked or cancelled, with its counts at zero.
+/// Queues again what failed, was parked or cancelled, with its counts at zero and without the scores that it has: who
+/// asks for another try may mistrust what came of the last.
 ///
 /// # Errors
 /// 404 for an unknown one, 403 without the scope `write`, 409 for one that has not ended so.

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fineline_api::{CheckpointState, RunName, RunPattern};
+use fineline_api::{CheckpointState, ChunkRef, RunName, RunPattern};
 use fineline_format::{Digest, Manifest};
 use serde::Serialize;
 
@@ -100,7 +100,10 @@ async fn check_chunks(app: &App, read_data: bool, report: &mut Report) -> ApiRes
         for (chunk, frame) in rows {
             report.n_chunks += 1;
             sizes.insert(chunk.digest, chunk.size_bytes);
-            let problem = check_chunk(app, &chunk, frame.as_ref(), read_data, report).await?;
+            let mut problem = check_chunk(app, &chunk, frame.as_ref(), read_data, report).await?;
+            if problem.is_some() && is_another(app, &chunk).await? {
+                problem = None;
+            }
             // The next push repairs it, or it was repaired by hand.
             if problem.is_some() != chunk.damaged && (problem.is_some() || read_data) {
                 content::set_damaged(app, &chunk, problem.is_some()).await?;
@@ -115,6 +118,12 @@ async fn check_chunks(app: &App, read_data: bool, report: &mut Report) -> ApiRes
         report.add(ProblemKind::CondemnedNeeded, digest, message);
     }
     Ok(sizes)
+}
+
+/// Whether a chunk was collected, or given another frame, since it was listed: a server may work beside the check.
+async fn is_another(app: &App, chunk: &ChunkRow) -> ApiResult<bool> {
+    let now = db::frame::find_chunk(app.db.reader(), &chunk.digest).await?;
+    Ok(now.is_none_or(|now| now.frame_id != chunk.frame_id))
 }
 
 /// What is wrong with a chunk, its row or its frame.
@@ -211,11 +220,14 @@ async fn check_file(
         );
         return Ok(Some((ProblemKind::RecipeSize, message)));
     }
-    let wrong = file
-        .chunks
-        .iter()
-        .find(|chunk| sizes.get(&chunk.digest) != Some(&chunk.size_bytes));
-    if let Some(chunk) = wrong {
+    let is_wrong = |chunk: &&ChunkRef| sizes.get(&chunk.digest) != Some(&chunk.size_bytes);
+    if let Some(chunk) = file.chunks.iter().find(is_wrong) {
+        let conn = app.db.reader();
+        // It may have come since the chunks were listed, and the file may have gone since the files were.
+        let now = db::frame::find_chunk(conn, &chunk.digest).await?;
+        if now.is_some_and(|now| now.size_bytes == chunk.size_bytes) || db::file::find(conn, &digest).await?.is_none() {
+            return Ok(None);
+        }
         let message = format!("file {digest} needs chunk {}, which is not held", chunk.digest);
         return Ok(Some((ProblemKind::ChunkMissing, message)));
     }
@@ -263,6 +275,10 @@ async fn check_revision(app: &App, run: &RunRow, revision: &RevisionRow, report:
     let name = format!("{}@{}", run.name, revision.step);
     let found = match rows_of(app, revision).await? {
         Ok(found) => found,
+        // It was deleted in the meantime.
+        Err(_) if db::revision::get(app.db.reader(), revision.id).await?.state != CheckpointState::Ready => {
+            return Ok(());
+        }
         Err(what) => {
             report.add(
                 ProblemKind::CheckpointRow,

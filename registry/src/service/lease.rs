@@ -1,17 +1,19 @@
 //! Leases: claiming an evaluation, keeping it, ending it.
 //!
 //! queued → leased → done / failed / parked / cancelled. A failure that may pass goes back to queued with a back-off and
-//! parks at the third; a lease that runs out (death, preemption) is counted apart and parks at the fifth.
+//! parks at the third; a lease that runs out (death, preemption) is counted apart and parks at the fifth. Either way the
+//! tasks that were scored stay scored: neither says anything against them.
 //!
-//! **Invariant:** only the holder of the live lease writes; everyone else gets 409 `lease_lost`.
+//! **Invariant:** only the holder of the live lease writes; everyone else gets 409 `lease_lost`. A call whose answer was
+//! lost gets the same answer when it comes again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::{
-    ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, EventKind, FailEvaluation, Lease, Progress,
-    RenewedLease, RunPattern, TaskScore,
+    ClaimEvaluation, Evaluation, EvaluationState, EventKind, FailEvaluation, Lease, Progress, RenewedLease, RunPattern,
+    ScoredTask, scores_digest,
 };
 use fineline_format::Digest;
 use metrics::counter;
@@ -23,23 +25,24 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::{EvaluationFilter, EvaluationModel};
+use crate::db::suite::SuiteRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::token::generate_secret;
-use crate::service::{content, tokenizer};
-
-/// How long a lease holds without a heartbeat.
-const TTL_S: u64 = 60;
+use crate::service::token::{generate_secret, secret_from};
+use crate::service::tokenizer;
 
 const MAX_FAILURES: i32 = 3;
 const MAX_EXPIRIES: i32 = 5;
 
-/// The first back-off after a failure; it doubles.
-const BACK_OFF_MS: i64 = 10_000;
+/// What a claim came to.
+enum Claimed {
+    Lease(Box<Lease>),
+    Nothing,
+    /// It had a lease, which is over: it gets no other, since nobody may be left to do the work.
+    Spent,
+}
 
-/// The most scores of one task.
-const MAX_SCORES: usize = 1000;
-
-/// Gives the oldest work that the worker can do; waits for some as long as it asks, at most 30 s.
+/// Gives the oldest work that the worker can do; waits for some as long as it asks, at most 30 s. A claim that comes again
+/// gets the lease that it got before.
 ///
 /// # Errors
 /// 403 without a token, 400 for a claim that breaks a bound.
@@ -51,7 +54,8 @@ pub(crate) async fn claim(app: &App, caller: &Caller, claim: ClaimEvaluation) ->
         .dtypes
         .iter()
         .chain(&claim.architectures)
-        .chain([&claim.worker, &claim.device]);
+        .chain([&claim.worker, &claim.device])
+        .chain(&claim.harness_version);
     if claim.dtypes.len() + claim.architectures.len() > 200 || words.clone().any(|word| word.len() > 128) {
         return Err(ApiError::invalid(
             "a claim names at most 200 dtypes and architectures of 128 bytes each",
@@ -60,9 +64,13 @@ pub(crate) async fn claim(app: &App, caller: &Caller, claim: ClaimEvaluation) ->
     let deadline = tokio::time::Instant::now() + Duration::from_secs(claim.wait_s.min(30));
     loop {
         let changed = app.changed.notified();
-        if let Some(lease) = try_claim(app, caller, token_id, &claim).await? {
-            app.changed.notify_waiters();
-            return Ok(Some(lease));
+        match try_claim(app, caller, token_id, &claim).await? {
+            Claimed::Lease(lease) => {
+                app.changed.notify_waiters();
+                return Ok(Some(*lease));
+            }
+            Claimed::Spent => return Ok(None),
+            Claimed::Nothing => {}
         }
         if tokio::time::Instant::now() >= deadline {
             return Ok(None);
@@ -72,51 +80,115 @@ pub(crate) async fn claim(app: &App, caller: &Caller, claim: ClaimEvaluation) ->
     }
 }
 
-async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEvaluation) -> ApiResult<Option<Lease>> {
+async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEvaluation) -> ApiResult<Claimed> {
     let txn = db::write_txn(&app.db).await?;
     db::evaluation::see_worker(&txn, token_id, claim).await?;
     let now = db::now_ms(&txn).await?;
     expire_in(&txn, now).await?;
-    let Some(mut row) = db::evaluation::pick(&txn, &caller.pattern, claim, now).await? else {
-        txn.commit().await?;
-        return Ok(None);
+    let claimed = match before(&txn, token_id, claim).await? {
+        Some(row) if row.state == EvaluationState::Leased.as_str() => give(app, &txn, row, claim, now).await?,
+        Some(_) => Claimed::Spent,
+        None => match db::evaluation::pick(&txn, &caller.pattern, claim, now).await? {
+            Some(mut row) => {
+                row.state = EvaluationState::Leased.as_str().to_owned();
+                row.reason = None;
+                row.worker = Some(claim.worker.clone());
+                row.token_id = Some(token_id);
+                row.progress = None;
+                row.claim_sha256 = claim.claim_id.map(|id| claim_digest(id).as_bytes().to_vec());
+                row.started_at_ms = Some(now);
+                give(app, &txn, row, claim, now).await?
+            }
+            None => Claimed::Nothing,
+        },
     };
-    let id = row.id;
-    let token = generate_secret();
-    row.state = EvaluationState::Leased.as_str().to_owned();
-    row.reason = None;
-    row.worker = Some(claim.worker.clone());
-    row.token_id = Some(token_id);
-    row.lease_sha256 = Some(Digest::of(token.as_bytes()).as_bytes().to_vec());
-    row.lease_expires_at_ms = Some(now + TTL_S as i64 * 1000);
-    row.progress = None;
-    row.started_at_ms = Some(now);
-    let suite_digest = row
-        .suite_digest
-        .as_slice()
-        .try_into()
-        .map(Digest::from_bytes)
-        .map_err(ApiError::internal)?;
-    let lent = row.tokenizer_digest.as_deref().map(<[u8; 32]>::try_from).transpose();
-    let lent = lent.map_err(ApiError::internal)?.map(Digest::from_bytes);
-    db::score::clear(&txn, id).await?;
-    db::evaluation::save(&txn, row).await?;
-    let suite = db::suite::find(&txn, &suite_digest).await?;
-    let suite = suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))?;
-    let evaluation = shown(&txn, id).await?;
-    let suite = suite.named(evaluation.suite.clone());
-    let tokenizer = tokenizer::lent(&txn, lent).await?;
     txn.commit().await?;
-    Ok(Some(Lease {
-        token,
-        ttl_s: TTL_S,
-        evaluation,
-        suite,
-        tokenizer,
-    }))
+    Ok(claimed)
 }
 
-async fn shown(conn: &impl ConnectionTrait, id: Uuid) -> ApiResult<Evaluation> {
+/// What the same claim got before.
+async fn before(
+    txn: &DatabaseTransaction,
+    token_id: Uuid,
+    claim: &ClaimEvaluation,
+) -> ApiResult<Option<EvaluationModel>> {
+    match claim.claim_id {
+        Some(id) => Ok(db::evaluation::find_by_claim(txn, token_id, &claim_digest(id)).await?),
+        None => Ok(None),
+    }
+}
+
+fn claim_digest(id: Uuid) -> Digest {
+    Digest::of(id.as_bytes())
+}
+
+/// Writes the lease into the row, from now on, and hands it out with all that the worker needs.
+async fn give(
+    app: &App,
+    txn: &DatabaseTransaction,
+    mut row: EvaluationModel,
+    claim: &ClaimEvaluation,
+    now: i64,
+) -> ApiResult<Claimed> {
+    let id = row.id;
+    // It follows from the claim, so that it is the same whichever of two answers arrives. Nobody else knows the claim's id.
+    let token = match claim.claim_id {
+        Some(claim) => secret_from(&format!("{claim} {id} {}", row.started_at_ms.unwrap_or_default())),
+        None => generate_secret(),
+    };
+    let ttl_s = app.options.lease.ttl_s;
+    row.lease_sha256 = Some(Digest::of(token.as_bytes()).as_bytes().to_vec());
+    row.lease_expires_at_ms = Some(now + ms(ttl_s));
+    let suite = suite(txn, &row).await?;
+    let lent = row.tokenizer_digest.as_deref().map(<[u8; 32]>::try_from).transpose();
+    let lent = lent.map_err(ApiError::internal)?.map(Digest::from_bytes);
+    let tokenizer = tokenizer::lent(txn, lent).await?;
+    db::evaluation::save(txn, row).await?;
+    let scored = scored(txn, id, claim.harness_version.as_deref()).await?;
+    let evaluation = shown(txn, id).await?;
+    let suite = suite.named(evaluation.suite.clone());
+    Ok(Claimed::Lease(Box::new(Lease {
+        token,
+        ttl_s,
+        evaluation,
+        suite,
+        scored,
+        tokenizer,
+    })))
+}
+
+/// The tasks that a harness of this version has scored already. What another one scored is done again: one evaluation
+/// never mixes two.
+async fn scored(txn: &DatabaseTransaction, id: Uuid, version: Option<&str>) -> ApiResult<Vec<ScoredTask>> {
+    let mut tasks = db::score::by_task(txn, id).await?;
+    tasks.retain(|_, scores| {
+        scores
+            .iter()
+            .all(|score| Some(score.harness_version.as_str()) == version)
+    });
+    let keep: BTreeSet<String> = tasks.keys().cloned().collect();
+    db::score::clear(txn, id, &keep).await?;
+    let scored = |(task, scores): (String, Vec<_>)| ScoredTask {
+        task,
+        scores_digest: scores_digest(&scores),
+    };
+    Ok(tasks.into_iter().map(scored).collect())
+}
+
+/// The suite of an evaluation.
+pub(crate) async fn suite(txn: &DatabaseTransaction, row: &EvaluationModel) -> ApiResult<SuiteRow> {
+    let digest = row.suite_digest.as_slice().try_into();
+    let digest = digest.map(Digest::from_bytes).map_err(ApiError::internal)?;
+    let suite = db::suite::find(txn, &digest).await?;
+    suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))
+}
+
+fn ms(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)
+}
+
+/// An evaluation as the API shows it.
+pub(crate) async fn shown(conn: &impl ConnectionTrait, id: Uuid) -> ApiResult<Evaluation> {
     let filter = EvaluationFilter {
         id: Some(id),
         ..EvaluationFilter::default()
@@ -131,22 +203,59 @@ async fn shown(conn: &impl ConnectionTrait, id: Uuid) -> ApiResult<Evaluation> {
 pub(crate) async fn expire(app: &App) -> ApiResult<()> {
     let txn = db::write_txn(&app.db).await?;
     let now = db::now_ms(&txn).await?;
-    expire_in(&txn, now).await?;
+    let n_expired = expire_in(&txn, now).await?;
     txn.commit().await?;
+    if n_expired > 0 {
+        app.changed.notify_waiters();
+    }
     Ok(())
 }
 
-async fn expire_in(txn: &DatabaseTransaction, now: i64) -> ApiResult<()> {
-    for mut row in db::evaluation::expired(txn, now).await? {
-        row.n_expiries += 1;
-        let worker = row.worker.clone().unwrap_or_default();
-        if row.n_expiries >= MAX_EXPIRIES {
-            let reason = format!("{} leases ran out, the last with worker `{worker}`", row.n_expiries);
-            end(txn, row, EvaluationState::Parked, Some(reason)).await?;
-        } else {
-            queue_again(txn, row, now, format!("worker `{worker}` went silent")).await?;
+async fn expire_in(txn: &DatabaseTransaction, now: i64) -> ApiResult<usize> {
+    let expired = db::evaluation::expired(txn, now).await?;
+    let n_expired = expired.len();
+    for row in expired {
+        run_out(txn, row, now).await?;
+    }
+    Ok(n_expired)
+}
+
+/// Ends a lease whose worker is gone: back in the queue, or parked at the fifth time.
+async fn run_out(txn: &DatabaseTransaction, mut row: EvaluationModel, now: i64) -> ApiResult<()> {
+    row.n_expiries += 1;
+    let worker = row.worker.clone().unwrap_or_default();
+    if row.n_expiries < MAX_EXPIRIES {
+        return queue_again(txn, row, now, format!("worker `{worker}` went silent")).await;
+    }
+    let reason = format!(
+        "{} leases ran out, the last with worker `{worker}`: its process was killed, ran out of memory or lost the \
+         network; see its log and the machine's, then `fineline eval retry {}`",
+        row.n_expiries, row.id
+    );
+    end(txn, row, EvaluationState::Parked, Some(reason)).await
+}
+
+/// How a worker came to be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// By itself. That counts as a lease that ran out: what it held may have killed it.
+    Died,
+    /// We stopped it, which says nothing against what it held.
+    Stopped,
+}
+
+/// Ends the leases of a worker that is known to be gone, before they run out.
+pub(crate) async fn take_back(app: &App, token_id: Uuid, gone: Gone) -> ApiResult<()> {
+    let txn = db::write_txn(&app.db).await?;
+    let now = db::now_ms(&txn).await?;
+    for row in db::evaluation::leased_by(&txn, token_id).await? {
+        match gone {
+            Gone::Died => run_out(&txn, row, now).await?,
+            Gone::Stopped => queue_again(&txn, row, now, "its worker was stopped".to_owned()).await?,
         }
     }
+    txn.commit().await?;
+    app.changed.notify_waiters();
     Ok(())
 }
 
@@ -161,7 +270,6 @@ async fn queue_again(
     row.reason = Some(reason);
     row.lease_sha256 = None;
     row.lease_expires_at_ms = None;
-    row.token_id = None;
     row.progress = None;
     Ok(db::evaluation::save(txn, row).await?)
 }
@@ -181,6 +289,7 @@ pub(crate) async fn queue_anew(
     row.not_before_ms = 0;
     row.finished_at_ms = None;
     row.lease_sha256 = None;
+    db::score::clear(txn, row.id, &BTreeSet::new()).await?;
     Ok(db::evaluation::save(txn, row).await?)
 }
 
@@ -212,7 +321,12 @@ pub(crate) async fn end(
 }
 
 /// The row of an evaluation whose live lease the caller holds.
-async fn held(txn: &DatabaseTransaction, caller: &Caller, id: Uuid, lease: &str) -> ApiResult<EvaluationModel> {
+pub(crate) async fn held(
+    txn: &DatabaseTransaction,
+    caller: &Caller,
+    id: Uuid,
+    lease: &str,
+) -> ApiResult<EvaluationModel> {
     let row = db::evaluation::find(txn, id).await?;
     let now = db::now_ms(txn).await?;
     let mine = |row: &EvaluationModel| {
@@ -224,7 +338,8 @@ async fn held(txn: &DatabaseTransaction, caller: &Caller, id: Uuid, lease: &str)
     row.filter(mine).ok_or_else(|| lost(id))
 }
 
-fn is_lease(row: &EvaluationModel, lease: &str) -> bool {
+/// Whether that is the token of the row's lease, live or over.
+pub(crate) fn is_lease(row: &EvaluationModel, lease: &str) -> bool {
     row.lease_sha256.as_deref() == Some(Digest::of(lease.as_bytes()).as_bytes().as_slice())
 }
 
@@ -249,130 +364,16 @@ pub(crate) async fn renew(
 ) -> ApiResult<RenewedLease> {
     let txn = db::write_txn(&app.db).await?;
     let mut row = held(&txn, caller, id, lease).await?;
-    row.lease_expires_at_ms = Some(db::now_ms(&txn).await? + TTL_S as i64 * 1000);
+    let ttl_s = app.options.lease.ttl_s;
+    row.lease_expires_at_ms = Some(db::now_ms(&txn).await? + ms(ttl_s));
     row.progress = Some(serde_json::to_value(progress).map_err(ApiError::internal)?);
     db::evaluation::save(&txn, row).await?;
     txn.commit().await?;
-    Ok(RenewedLease { ttl_s: TTL_S })
+    Ok(RenewedLease { ttl_s })
 }
 
-/// Replaces the scores of one task.
-///
-/// # Errors
-/// 409 when the lease is lost, 422 for a task that the suite has not or a value that is no finite number.
-pub(crate) async fn post_scores(
-    app: &App,
-    caller: &Caller,
-    id: Uuid,
-    lease: &str,
-    task: &str,
-    scores: Vec<TaskScore>,
-) -> ApiResult<()> {
-    if scores.is_empty() || scores.len() > MAX_SCORES {
-        return Err(ApiError::unprocessable(format!(
-            "task `{task}` needs 1 to {MAX_SCORES} scores"
-        )));
-    }
-    if let Some(bad) = scores
-        .iter()
-        .find(|s| !s.value.is_finite() || s.stderr.is_some_and(|e| !e.is_finite()))
-    {
-        let message = format!("metric `{}` of task `{task}` is no finite number", bad.metric);
-        return Err(ApiError::unprocessable(message));
-    }
-    let txn = db::write_txn(&app.db).await?;
-    let row = held(&txn, caller, id, lease).await?;
-    require_task(&txn, &row, task).await?;
-    db::score::replace_task(&txn, &row, task, &scores).await?;
-    txn.commit().await?;
-    app.changed.notify_waiters();
-    Ok(())
-}
-
-async fn tasks(txn: &DatabaseTransaction, row: &EvaluationModel) -> ApiResult<Vec<String>> {
-    let digest = row
-        .suite_digest
-        .as_slice()
-        .try_into()
-        .map(Digest::from_bytes)
-        .map_err(ApiError::internal)?;
-    let suite = db::suite::find(txn, &digest).await?;
-    let suite = suite.ok_or_else(|| ApiError::internal("an evaluation has no suite"))?;
-    Ok(suite.tasks())
-}
-
-async fn require_task(txn: &DatabaseTransaction, row: &EvaluationModel, task: &str) -> ApiResult<()> {
-    if tasks(txn, row).await?.iter().any(|known| known == task) {
-        return Ok(());
-    }
-    Err(ApiError::unprocessable(format!(
-        "the suite of evaluation `{}` has no task `{task}`",
-        row.id
-    )))
-}
-
-/// Keeps the sample log of a task.
-///
-/// # Errors
-/// As [`post_scores`]; 507 when the store is full.
-pub(crate) async fn put_samples(
-    app: &App,
-    caller: &Caller,
-    id: Uuid,
-    lease: &str,
-    task: &str,
-    body: Bytes,
-) -> ApiResult<()> {
-    let txn = db::write_txn(&app.db).await?;
-    let row = held(&txn, caller, id, lease).await?;
-    require_task(&txn, &row, task).await?;
-    txn.commit().await?;
-    let file = content::put_content(app, body).await?;
-    let txn = db::write_txn(&app.db).await?;
-    held(&txn, caller, id, lease).await?;
-    content::adopt(&txn, &file).await?;
-    db::score::set_samples(&txn, id, task, &file.digest).await?;
-    Ok(txn.commit().await?)
-}
-
-/// Ends an evaluation with all its scores. The same lease with the same result again changes nothing.
-///
-/// # Errors
-/// 409 when the lease is lost, 422 when a task has no scores.
-pub(crate) async fn complete(
-    app: &App,
-    caller: &Caller,
-    id: Uuid,
-    lease: &str,
-    done: CompleteEvaluation,
-) -> ApiResult<Evaluation> {
-    let txn = db::write_txn(&app.db).await?;
-    if let Some(row) = db::evaluation::find(&txn, id).await? {
-        let same = row.result_digest.as_deref() == Some(done.result_digest.as_bytes().as_slice());
-        if row.state == EvaluationState::Done.as_str()
-            && same
-            && is_lease(&row, lease)
-            && row.token_id == caller.token_id
-        {
-            return shown(&txn, id).await;
-        }
-    }
-    let mut row = held(&txn, caller, id, lease).await?;
-    let scored = db::score::scored_tasks(&txn, id).await?;
-    if let Some(missing) = tasks(&txn, &row).await?.iter().find(|task| !scored.contains(*task)) {
-        return Err(ApiError::unprocessable(format!(
-            "task `{missing}` of evaluation `{id}` has no scores yet"
-        )));
-    }
-    row.result_digest = Some(done.result_digest.as_bytes().to_vec());
-    end(&txn, row, EvaluationState::Done, None).await?;
-    let evaluation = shown(&txn, id).await?;
-    txn.commit().await?;
-    app.changed.notify_waiters();
-    Ok(evaluation)
-}
-
-/// Ends a try without scores: back in the queue after a while, parked at the third time, or failed for good.
+/// Ends a try before all scores are there: back in the queue after a while, parked at the third time, or failed for good.
+/// The same lease again changes nothing.
 ///
 /// # Errors
 /// 409 when the lease is lost.
@@ -385,14 +386,20 @@ pub(crate) async fn fail(
 ) -> ApiResult<Evaluation> {
     let reason: String = failure.reason.chars().take(4000).collect();
     let txn = db::write_txn(&app.db).await?;
+    if let Some(row) = db::evaluation::find(&txn, id).await?
+        && row.failed_lease_sha256.as_deref() == Some(Digest::of(lease.as_bytes()).as_bytes().as_slice())
+    {
+        return shown(&txn, id).await;
+    }
     let mut row = held(&txn, caller, id, lease).await?;
+    row.failed_lease_sha256 = row.lease_sha256.clone();
     row.n_failures += 1;
     if !failure.retryable {
         end(&txn, row, EvaluationState::Failed, Some(reason)).await?;
     } else if row.n_failures >= MAX_FAILURES {
         end(&txn, row, EvaluationState::Parked, Some(reason)).await?;
     } else {
-        let not_before = db::now_ms(&txn).await? + (BACK_OFF_MS << (row.n_failures - 1));
+        let not_before = db::now_ms(&txn).await? + (ms(app.options.lease.back_off_s) << (row.n_failures - 1));
         queue_again(&txn, row, not_before, format!("failed, tried again: {reason}")).await?;
     }
     let evaluation = shown(&txn, id).await?;

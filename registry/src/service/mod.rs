@@ -19,6 +19,7 @@ pub(crate) mod model;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod ready;
+pub(crate) mod result;
 pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod score;

@@ -1,5 +1,6 @@
 //! Retention: which steps a run keeps by its rule. The rule is applied when it is set, and by the sweep from then on.
 
+use fineline_api::error::ErrorCode;
 use fineline_api::{CheckpointState, Deletion, Retention};
 
 use crate::app::App;
@@ -42,8 +43,13 @@ pub(crate) async fn apply_all(app: &App) -> ApiResult<()> {
     let mut after = 0;
     while let Some(run) = db::run::with_retention(app.db.reader(), after, 1).await?.pop() {
         after = run.id;
-        if let Some(rule) = run.retention {
-            apply(app, &run, rule, false).await?;
+        let Some(rule) = run.retention else { continue };
+        match apply(app, &run, rule, false).await {
+            // A step was tagged in the meantime: the next round leaves it out.
+            Err(error) if error.code() == ErrorCode::Conflict => {
+                tracing::info!(run = %run.name, %error, "retention is put off");
+            }
+            applied => drop(applied?),
         }
     }
     Ok(())

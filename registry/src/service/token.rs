@@ -23,6 +23,11 @@ pub(crate) fn generate_secret() -> String {
     )
 }
 
+/// The secret that follows from a text which nobody else knows.
+pub(crate) fn secret_from(text: &str) -> String {
+    format!("{PREFIX}{}", Digest::of(text.as_bytes()).to_hex())
+}
+
 /// Makes a token; its secret is in the answer and nowhere else.
 ///
 /// # Errors

@@ -13,29 +13,37 @@ use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteTask};
 
 use super::fixture::{Fixture, code, model};
 use crate::auth::Caller;
-use crate::service::{evaluation, lease, suite};
+use crate::service::{evaluation, lease, result, suite};
 
-const TASK: &str = "task: tiny\ndataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
+const TASK: &str = "dataset_path: json\ndataset_kwargs: {data_files: {test: docs.jsonl}}\n\
     output_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_target: 0\ndoc_to_choice: [a, b]\n";
 
-/// A run with a bound suite and one step, whose evaluation waits; and one who may evaluate.
+/// A run with a bound suite of the task `tiny` and one step, whose evaluation waits; and one who may evaluate.
 async fn queued(fixture: &Fixture) -> (Caller, Caller) {
+    queued_with(fixture, &["tiny"]).await
+}
+
+/// The same with these tasks.
+pub(super) async fn queued_with(fixture: &Fixture, tasks: &[&str]) -> (Caller, Caller) {
     let pusher = fixture.run("lab/run").await;
     let admin = fixture.caller(Scope::Admin, RunPattern::All).await;
-    let blobs: BTreeMap<Digest, Bytes> = [TASK, "{\"q\": \"x\"}\n"]
-        .map(|text| (Digest::of(text.as_bytes()), Bytes::from(text)))
-        .into();
-    let blob = |text: &str| BlobRef {
-        digest: Digest::of(text.as_bytes()),
-        size_bytes: text.len() as u64,
+    let mut blobs: BTreeMap<Digest, Bytes> = BTreeMap::new();
+    let mut blob = |text: &str| {
+        let digest = Digest::of(text.as_bytes());
+        blobs.insert(digest, Bytes::copy_from_slice(text.as_bytes()));
+        BlobRef {
+            digest,
+            size_bytes: text.len() as u64,
+        }
+    };
+    let task = |name: &&str| SuiteTask {
+        task: (*name).to_owned(),
+        yaml: blob(&format!("task: {name}\n{TASK}")),
+        data: [("test".to_owned(), vec![blob("{\"q\": \"x\"}\n")])].into(),
     };
     let definition = SuiteDefinition {
         suite: "s".to_owned(),
-        tasks: vec![SuiteTask {
-            task: "tiny".to_owned(),
-            yaml: blob(TASK),
-            data: [("test".to_owned(), vec![blob("{\"q\": \"x\"}\n")])].into(),
-        }],
+        tasks: tasks.iter().map(task).collect(),
         limit: None,
         num_fewshot: None,
     };
@@ -58,18 +66,24 @@ async fn queued(fixture: &Fixture) -> (Caller, Caller) {
 }
 
 async fn claim(fixture: &Fixture, worker: &Caller) -> Option<Lease> {
-    let claim = ClaimEvaluation {
-        worker: "w".to_owned(),
+    lease::claim(&fixture.app, worker, claim_of("w")).await.unwrap()
+}
+
+/// What a worker asks for.
+pub(super) fn claim_of(worker: &str) -> ClaimEvaluation {
+    ClaimEvaluation {
+        worker: worker.to_owned(),
         device: "cpu".to_owned(),
         memory_bytes: 1 << 30,
         dtypes: vec!["float32".to_owned()],
         architectures: vec!["LlamaForCausalLM".to_owned()],
         wait_s: 0,
-    };
-    lease::claim(&fixture.app, worker, claim).await.unwrap()
+        claim_id: None,
+        harness_version: None,
+    }
 }
 
-fn failure(retryable: bool) -> FailEvaluation {
+pub(super) fn failure(retryable: bool) -> FailEvaluation {
     FailEvaluation {
         reason: "the disk is full".to_owned(),
         retryable,
@@ -157,10 +171,10 @@ async fn a_lease_is_of_one_token_and_a_stale_one_changes_nothing() {
             ErrorCode::LeaseLost
         );
         assert_eq!(
-            code(lease::complete(app, caller, id, token, done()).await),
+            code(result::complete(app, caller, id, token, done()).await),
             ErrorCode::LeaseLost
         );
-        let samples = lease::put_samples(app, caller, id, token, "tiny", Bytes::from("{}\n")).await;
+        let samples = result::put_samples(app, caller, id, token, "tiny", Bytes::from("{}\n")).await;
         assert_eq!(code(samples), ErrorCode::LeaseLost);
     }
     assert!(

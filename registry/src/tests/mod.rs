@@ -6,6 +6,7 @@ mod damage;
 mod delete;
 mod fixture;
 mod lease;
+mod lease_again;
 mod model;
 mod possession;
 mod push;

@@ -1,8 +1,8 @@
-//! `fineline-registry` that dies at the fail point that its environment names.
+//! `fineline-registry` that dies, stops or waits at the fail points that its environment names.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::die_at_fail_point();
+    harness::arm_fail_points();
     fineline_registry::cli::Cli::run_from_arguments()
 }

@@ -1,4 +1,4 @@
-//! `fineline-evaluator` that dies at the fail point that its environment names.
+//! `fineline-evaluator` that dies, stops or waits at the fail points that its environment names.
 
 use clap::Parser;
 use fineline_evaluator::worker::{self, WorkerOptions};
@@ -11,6 +11,6 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    harness::die_at_fail_point();
+    harness::arm_fail_points();
     worker::run(Cli::parse().options, std::future::pending()).await
 }

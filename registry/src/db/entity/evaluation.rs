@@ -28,6 +28,10 @@ pub(crate) struct Model {
     #[sea_orm(column_type = "Blob", nullable)]
     pub(crate) lease_sha256: Option<Vec<u8>>,
     pub(crate) lease_expires_at_ms: Option<i64>,
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub(crate) claim_sha256: Option<Vec<u8>>,
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub(crate) failed_lease_sha256: Option<Vec<u8>>,
     pub(crate) progress: Option<Json>,
     #[sea_orm(column_type = "Blob", nullable)]
     pub(crate) result_digest: Option<Vec<u8>>,

@@ -1,0 +1,197 @@
+//! One evaluation under its lease: pull the checkpoint, make the requests, load the model, score and post task by task,
+//! complete.
+//!
+//! **Invariant:** a task's sample log is stored before its scores, so a scored task is a whole one, and the next lease
+//! goes on behind it. When the lease is lost the engine stops at its next batch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use fineline_api::{CompleteEvaluation, Lease, Progress, Reference, result_digest, scores_digest};
+use fineline_client::{Client, PullOptions, pull};
+use fineline_format::Digest;
+use fineline_format::suite::{EvalDtype, SuiteTask};
+
+use crate::engine::{Engine, EngineOptions};
+use crate::lent::fetch_tokenizer;
+use crate::task::{Overrides, PreparedTask, TaskResult};
+use crate::worker::{LoadEngine, WorkerOptions};
+
+/// Does what the lease asks for, all but what is scored already.
+///
+/// # Errors
+/// What the server, the disk, the tasks' files or the model stood in the way with.
+pub(crate) async fn evaluate(
+    client: &Client,
+    options: &WorkerOptions,
+    load: &LoadEngine,
+    lease: &Lease,
+    progress: &Arc<Mutex<Progress>>,
+) -> Result<()> {
+    let id = lease.evaluation.id;
+    let scored = lease.scored.iter().map(|task| (task.task.clone(), task.scores_digest));
+    let mut scored: BTreeMap<String, Digest> = scored.collect();
+    let tasks = prepare(client, lease).await?;
+    fail_point!("worker.prepared");
+    let n_total = tasks.iter().map(PreparedTask::n_requests).sum();
+    let (done, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| scored.contains_key(task.name()));
+    let mut told = Told {
+        progress: Arc::clone(progress),
+        task: None,
+        n_before: done.iter().map(PreparedTask::n_requests).sum(),
+        n_total,
+    };
+    told.say(0);
+    if !tasks.is_empty() {
+        let mut engine = engine(client, options, load, lease).await?;
+        for task in tasks {
+            let (name, n_requests) = (task.name().to_owned(), task.n_requests());
+            told.task = Some(name.clone());
+            let (back, result) = run(engine, task, told.clone()).await?;
+            engine = back;
+            fail_point!("worker.measured");
+            client.put_samples(id, &name, Bytes::from(result.samples_jsonl)).await?;
+            fail_point!("worker.samples_put");
+            client.post_task_scores(id, &name, &result.scores).await?;
+            fail_point!("worker.scores_posted");
+            scored.insert(name, scores_digest(&result.scores));
+            told.n_before += n_requests;
+        }
+    }
+    let result_digest = result_digest(&scored);
+    fail_point!("worker.completing");
+    client
+        .complete_evaluation(id, &CompleteEvaluation { result_digest })
+        .await?;
+    Ok(())
+}
+
+/// Pulls the checkpoint and loads it. The folder is gone when this returns: the engine holds the model in memory.
+async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lease: &Lease) -> Result<Box<dyn Engine>> {
+    let evaluation = &lease.evaluation;
+    let scratch = match &options.scratch {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let scratch = scratch.context("a folder for the checkpoint")?;
+    let reference = Reference::Digest(evaluation.checkpoint);
+    let pull_options = PullOptions::default();
+    pull(
+        client,
+        &evaluation.run,
+        &reference,
+        scratch.path(),
+        &pull_options,
+        |_| {},
+    )
+    .await?;
+    fetch_tokenizer(client, lease, scratch.path()).await?;
+    fail_point!("worker.pulled");
+    let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
+    let engine_options = EngineOptions {
+        dtype,
+        max_batch_tokens: options.batch_tokens,
+    };
+    let load = Arc::clone(load);
+    let loading = tokio::task::spawn_blocking(move || {
+        let dir: &Path = scratch.path();
+        load(dir, engine_options)
+    });
+    let engine = loading.await.context("the engine panicked")??;
+    fail_point!("worker.loaded");
+    Ok(engine)
+}
+
+/// Where the progress of a task is told.
+#[derive(Clone)]
+struct Told {
+    progress: Arc<Mutex<Progress>>,
+    task: Option<String>,
+    /// Requests of the tasks before this one, whoever did them.
+    n_before: u64,
+    n_total: u64,
+}
+
+impl Told {
+    fn say(&self, n_done: u64) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        *progress = Progress {
+            task: self.task.clone(),
+            n_done: self.n_before + n_done,
+            n_total: self.n_total,
+        };
+    }
+}
+
+/// Says so when it is dropped.
+struct Unwanted(Arc<AtomicBool>);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs a task on a thread that may block; dropping this ends it at the next batch.
+async fn run(mut engine: Box<dyn Engine>, task: PreparedTask, told: Told) -> Result<(Box<dyn Engine>, TaskResult)> {
+    let unwanted = Arc::new(AtomicBool::new(false));
+    let _unwanted_when_dropped = Unwanted(Arc::clone(&unwanted));
+    let run = move || {
+        fail_point!("worker.measuring");
+        let mut tell = |n_done: u64| {
+            ensure!(!unwanted.load(Ordering::Relaxed), "the work is dropped");
+            told.say(n_done);
+            Ok(())
+        };
+        let result = task.run(&mut *engine, &mut tell);
+        (engine, result)
+    };
+    let (engine, result) = tokio::task::spawn_blocking(run).await.context("the engine panicked")?;
+    Ok((engine, result?))
+}
+
+/// Fetches the suite's files and makes the requests of its tasks.
+async fn prepare(client: &Client, lease: &Lease) -> Result<Vec<PreparedTask>> {
+    let overrides = Overrides {
+        limit: lease.suite.limit,
+        num_fewshot: lease.suite.num_fewshot,
+    };
+    let mut tasks = Vec::with_capacity(lease.suite.tasks.len());
+    for task in &lease.suite.tasks {
+        let (yaml, data) = fetch(client, lease.evaluation.suite_digest, task).await?;
+        let prepare = move || PreparedTask::new(&yaml, &data, overrides);
+        tasks.push(
+            tokio::task::spawn_blocking(prepare)
+                .await
+                .context("a task's preparation panicked")??,
+        );
+    }
+    Ok(tasks)
+}
+
+type TaskFiles = (String, BTreeMap<String, Vec<Vec<u8>>>);
+
+async fn fetch(client: &Client, suite: Digest, task: &SuiteTask) -> Result<TaskFiles> {
+    let blob = async |digest: Digest| -> Result<Vec<u8>> {
+        let bytes = client.get_suite_blob(suite, digest).await?;
+        ensure!(
+            Digest::of(&bytes) == digest,
+            "file `{digest}` of the suite came with other bytes"
+        );
+        Ok(bytes.to_vec())
+    };
+    let yaml = String::from_utf8(blob(task.yaml.digest).await?).context("a task's YAML is no UTF-8")?;
+    let mut data = BTreeMap::new();
+    for (split, files) in &task.data {
+        let mut contents = Vec::with_capacity(files.len());
+        for file in files {
+            contents.push(blob(file.digest).await?);
+        }
+        data.insert(split.clone(), contents);
+    }
+    Ok((yaml, data))
+}
