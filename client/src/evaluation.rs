@@ -93,6 +93,15 @@ impl Client {
             })
     }
 
+    /// A file of the tokenizer that a lease lends.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none, or the lease is over.
+    pub async fn get_tokenizer_file(&self, id: Uuid, file: &str) -> Result<Bytes> {
+        let call = Call::get(evaluation_path(id, &format!("/tokenizer/{}", path::segment(file))));
+        Ok(self.send(&call).await?.body)
+    }
+
     /// Renews the lease and says how far the work is.
     ///
     /// # Errors

@@ -86,7 +86,8 @@ pub(crate) fn walk(dir: &Path) -> Result<Folder> {
 }
 
 fn reason_to_leave_out(name: &str) -> Option<&'static str> {
-    if name.starts_with('.') {
+    // `.metadata` says where the tensors of a torch.distributed.checkpoint lie: nothing can be loaded without it.
+    if name.starts_with('.') && name != ".metadata" {
         Some("it is hidden")
     } else if UNFINISHED.iter().any(|end| name.ends_with(end)) {
         Some("its name says that it is unfinished")

@@ -66,6 +66,7 @@ mod token;
 mod pull;
 mod push;
 mod pusher;
+mod ranks;
 mod suite_file;
 mod wait;
 
@@ -91,6 +92,7 @@ pub use progress::{Phase, Progress};
 pub use pull::{PullOptions, PullOutcome, pull};
 pub use push::{PushOptions, PushOutcome, push};
 pub use pusher::{Pusher, PusherError, PusherOptions};
+pub use ranks::{PartOutcome, abort_parts, commit_parts, push_part};
 pub use score::ScoreQuery;
-pub use suite_file::apply_suite;
+pub use suite_file::{apply_suite, plan_suite};
 pub use wait::{WaitOutcome, wait};

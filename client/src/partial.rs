@@ -79,7 +79,7 @@ pub(crate) fn look(to: &Path, file: &CheckpointFile) -> Result<Existing> {
 pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: PathBuf) -> Result<()> {
     let part = Arc::new(partial_path(&to));
     let (opened, listed) = (Arc::clone(&part), file.clone());
-    let (wanted, kept_bytes) = blocking(move || open_partial(&opened, &listed)).await?;
+    let (wanted, kept_bytes) = work(&shared, move || open_partial(&opened, &listed)).await?;
     shared.kept_bytes.fetch_add(kept_bytes, Ordering::Relaxed);
     shared.meter.add(kept_bytes);
     let fetches = wanted.into_iter().map(|(digest, (size_bytes, offsets))| {
@@ -90,7 +90,18 @@ pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: Pat
         .buffer_unordered(N_AHEAD)
         .try_for_each(|()| async { Ok(()) })
         .await?;
-    blocking(move || finish(&part, &to, &file)).await
+    work(&shared, move || finish(&part, &to, &file)).await
+}
+
+/// Works on a file where it may block; a pull that fails meanwhile waits for the end of it.
+async fn work<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let working = Arc::clone(&shared.working).read_owned().await;
+    blocking(move || {
+        let result = work();
+        drop(working);
+        result
+    })
+    .await
 }
 
 fn partial_path(to: &Path) -> PathBuf {
@@ -157,7 +168,7 @@ async fn fetch(shared: Arc<Shared>, part: Arc<PathBuf>, chunk: ChunkRef, offsets
     let frame = shared.client.get_chunk(&shared.run, chunk.digest).await?;
     shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
     let n_bytes = chunk.size_bytes * offsets.len() as u64;
-    blocking(move || -> Result<()> {
+    work(&shared, move || -> Result<()> {
         let raw = unframe(&frame, chunk)?;
         let mut handle = OpenOptions::new()
             .write(true)

@@ -3,7 +3,8 @@
 //! What is there already with the right digest is kept; what was interrupted goes on. How one file is put together
 //! stands in `partial`.
 //!
-//! **Invariant:** a file bears its name only once its SHA-256 was compared; nothing is written outside of the folder.
+//! **Invariant:** a file bears its name only once its SHA-256 was compared; nothing is written outside of the folder, and
+//! nothing any more once a pull has returned, well or not.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fineline_api::{CheckpointFile, Reference, RunName};
 use fineline_format::{Digest, FileEntry, Manifest};
 use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::blocking::blocking;
 use crate::checkpoint::ready_digest;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) run: RunName,
     pub(crate) fetching: Semaphore,
+    /// Read-locked by whatever works on a file.
+    pub(crate) working: Arc<RwLock<()>>,
     pub(crate) meter: Meter,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) kept_bytes: AtomicU64,
@@ -91,6 +94,7 @@ pub async fn pull(
         client: client.clone(),
         run: run.clone(),
         fetching: Semaphore::new(N_CHUNKS_IN_FLIGHT),
+        working: Arc::default(),
         meter: hashing.next(Phase::Receiving, wanted_bytes),
         received_bytes: AtomicU64::new(0),
         kept_bytes: AtomicU64::new(manifest.size_bytes() - wanted_bytes),
@@ -98,10 +102,13 @@ pub async fn pull(
     let pulls = wanted
         .into_iter()
         .map(|(file, (to, _))| partial::pull_file(Arc::clone(&shared), file, to));
-    futures::stream::iter(pulls)
+    let pulled = futures::stream::iter(pulls)
         .buffer_unordered(N_FILES_AT_ONCE)
         .try_for_each(|()| async { Ok(()) })
-        .await?;
+        .await;
+    // What a thread has begun goes on when nobody waits for it any more, and would meet the next pull's files.
+    drop(shared.working.write().await);
+    pulled?;
     Ok(PullOutcome {
         step: checkpoint.step,
         digest,

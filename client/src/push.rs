@@ -4,6 +4,8 @@
 //! interruption sends what is still missing and no more. How bytes are cut and hashed stands in `plan`, how they are
 //! sent in `send`.
 //!
+//! Several processes that push one step together stand in `ranks`.
+//!
 //! **Invariant:** no call is made before everything that can be checked here was checked.
 
 use std::collections::BTreeMap;
@@ -64,14 +66,16 @@ pub struct PushOutcome {
     pub sent_chunks: u64,
     /// What looked wrong without blocking, and which files were left out.
     pub warnings: Vec<String>,
+    /// Why the checkpoint is stored and can't be evaluated, and what to do about it.
+    pub not_evaluable: Option<String>,
 }
 
 /// A folder that is ready to be sent.
-struct Prepared {
-    files: Vec<LocalFile>,
-    plan: Plan,
+pub(crate) struct Prepared {
+    pub(crate) files: Vec<LocalFile>,
+    pub(crate) plan: Plan,
     trainer: TrainerState,
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Pushes the files of `dir` as `step` and returns once the registry has read all of them back.
@@ -93,7 +97,7 @@ pub async fn push(
 ) -> Result<PushOutcome> {
     let (folder, report) = (dir.to_owned(), Arc::new(progress));
     let hashing = Arc::clone(&report);
-    let mut prepared = blocking(move || prepare(&folder, move |progress| hashing(progress))).await?;
+    let mut prepared = blocking(move || prepare(&folder, plan::check, move |progress| hashing(progress))).await?;
     let request = describe(step, options, &mut prepared);
     let plan = &prepared.plan;
     let mut outcome = PushOutcome {
@@ -105,6 +109,7 @@ pub async fn push(
         sent_bytes: 0,
         sent_chunks: 0,
         warnings: Vec::new(),
+        not_evaluable: None,
     };
     fail_point!("push.hashed");
     let mut session = client.create_push_session(run, &request).await?;
@@ -132,14 +137,19 @@ pub async fn push(
     outcome.unchanged = session.unchanged;
     outcome.warnings = prepared.warnings;
     outcome.warnings.extend(session.warnings);
+    outcome.not_evaluable = session.not_evaluable;
     Ok(outcome)
 }
 
-/// All that needs no registry; blocking.
-fn prepare(dir: &Path, progress: impl Fn(&Progress) + Send + Sync + 'static) -> Result<Prepared> {
+/// All that needs no registry, with the `check` that the folder must pass; blocking.
+pub(crate) fn prepare(
+    dir: &Path,
+    check: impl FnOnce(&[LocalFile]) -> Result<()>,
+    progress: impl Fn(&Progress) + Send + Sync + 'static,
+) -> Result<Prepared> {
     let folder = folder::walk(dir)?;
     let mut warnings = folder.left_out;
-    warnings.extend(plan::check(&folder.files)?);
+    check(&folder.files)?;
     let (trainer, unread) = trainer_state::read(&folder.files);
     warnings.extend(unread);
     let total_bytes = folder.files.iter().map(|file| file.size_bytes).sum();
@@ -152,7 +162,7 @@ fn prepare(dir: &Path, progress: impl Fn(&Progress) + Send + Sync + 'static) -> 
     })
 }
 
-fn describe(step: u64, options: &PushOptions, prepared: &mut Prepared) -> CreatePushSession {
+pub(crate) fn describe(step: u64, options: &PushOptions, prepared: &mut Prepared) -> CreatePushSession {
     if let Some(told) = prepared.trainer.step.filter(|told| *told != step) {
         let warning = format!("`trainer_state.json` says step `{told}`, it is pushed as step `{step}`");
         prepared.warnings.push(warning);
@@ -166,11 +176,12 @@ fn describe(step: u64, options: &PushOptions, prepared: &mut Prepared) -> Create
         tags: options.tags.clone(),
         replace: options.replace,
         manifest_digest: Some(prepared.plan.manifest.digest()),
+        ..CreatePushSession::default()
     }
 }
 
 /// Waits until a session has ended well.
-async fn settle(client: &Client, run: &RunName, mut session: PushSession) -> Result<PushSession> {
+pub(crate) async fn settle(client: &Client, run: &RunName, mut session: PushSession) -> Result<PushSession> {
     loop {
         match session.state {
             PushSessionState::Committed => return Ok(session),

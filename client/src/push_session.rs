@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::http::Client;
 
 impl Client {
-    /// Opens a session for a step. Sent twice it opens two; the one that nobody speaks to expires.
+    /// Opens a session for a step, or joins the one of that name. Without a name, sent twice it opens two; the one that
+    /// nobody speaks to expires.
     ///
     /// # Errors
     /// [`crate::Error::StepExists`] when the step holds another manifest and `replace` is off.
@@ -26,13 +27,22 @@ impl Client {
         self.json(Call::get(session_path(run, id, "")).wait_s(wait_s)).await
     }
 
-    /// Adds a file with its recipe; the same path again takes the other's place.
+    /// Adds a file with its recipe; the same path again takes the other's place, but not in a session with a name.
     ///
     /// # Errors
-    /// [`crate::Error::Refused`] when the file breaks a rule.
+    /// [`crate::Error::Refused`] when the file breaks a rule, [`crate::Error::Conflict`] when another rank added other
+    /// bytes at that path.
     pub async fn add_push_session_file(&self, run: &RunName, id: Uuid, file: &CheckpointFile) -> Result<()> {
         self.done(Call::post_repeatable(session_path(run, id, "/files")).json(file))
             .await
+    }
+
+    /// The files that a session has so far, by path, without their chunks.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] when the run has none by that id.
+    pub async fn list_push_session_files(&self, run: &RunName, id: Uuid) -> Result<Vec<CheckpointFile>> {
+        self.json(Call::get(session_path(run, id, "/files"))).await
     }
 
     /// Ends a session: its files become the step's checkpoint once they are verified.

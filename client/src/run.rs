@@ -1,7 +1,7 @@
 //! Runs, and the pages of them.
 
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, Page, Run, RunName, RunPattern, path};
+use fineline_api::{CreateRun, DefaultTokenizer, Page, Run, RunName, RunPattern, SetTokenizer, path};
 
 use crate::call::Call;
 use crate::error::Result;
@@ -53,5 +53,14 @@ impl Client {
     /// [`crate::Error::NotFound`] when there is none that the token may know of.
     pub async fn update_run(&self, run: &RunName, attributes: &RunAttributes) -> Result<Run> {
         self.json(Call::patch(path::run(run, "")).json(attributes)).await
+    }
+
+    /// Makes the tokenizer of a checkpoint the run's default, lent to steps that have none of their own.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] for a run or a checkpoint that the token may not know of, [`crate::Error::Refused`]
+    /// when the checkpoint has no tokenizer.
+    pub async fn set_run_tokenizer(&self, run: &RunName, tokenizer: &SetTokenizer) -> Result<DefaultTokenizer> {
+        self.json(Call::put(path::run(run, "/tokenizer")).json(tokenizer)).await
     }
 }

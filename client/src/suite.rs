@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fineline_api::suite::{DEFINITION_PART, PATTERN_PART};
-use fineline_api::{Binding, CreateBinding, RunPattern, Suite, path};
+use fineline_api::{BackfillPlan, Binding, CreateBinding, RunPattern, Suite, path};
 use fineline_format::Digest;
 use fineline_format::suite::SuiteDefinition;
 use uuid::Uuid;
@@ -63,6 +63,15 @@ impl Client {
     /// [`crate::Error::NotFound`] when there is no such suite.
     pub async fn create_binding(&self, binding: &CreateBinding) -> Result<Binding> {
         self.json(Call::post_repeatable(format!("{}/bindings", path::API)).json(binding))
+            .await
+    }
+
+    /// What a binding with a back-fill would queue, without making it; the suite need not be uploaded yet.
+    ///
+    /// # Errors
+    /// [`crate::Error::Forbidden`] when the token is not for all of the runs.
+    pub async fn plan_binding(&self, binding: &CreateBinding) -> Result<BackfillPlan> {
+        self.json(Call::post_repeatable(format!("{}/bindings/plan", path::API)).json(binding))
             .await
     }
 

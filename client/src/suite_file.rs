@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fineline_api::suite::MAX_SUITE_BYTES;
-use fineline_api::{Binding, CreateBinding, RunPattern};
+use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern};
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteFile, SuiteTask};
 use fineline_format::task::TaskFile;
@@ -32,12 +32,18 @@ struct Blobs {
 }
 
 /// Reads the suite file at `path` with its tasks and their data, uploads it and binds it to the runs of `pattern`.
-/// With `backfill` the steps that are there already are evaluated too.
+/// `backfill` says which of the steps that are there already are evaluated too; `true` means all, `false` none.
 ///
 /// # Errors
 /// [`Error::Folder`] that names the file and what is wrong with it, [`Error::Io`] when one can't be read, and what
 /// every call may give.
-pub async fn apply_suite(client: &Client, path: &Path, pattern: &RunPattern, backfill: bool) -> Result<Binding> {
+pub async fn apply_suite(
+    client: &Client,
+    path: &Path,
+    pattern: &RunPattern,
+    backfill: impl Into<Backfill>,
+) -> Result<Binding> {
+    let backfill = backfill.into();
     let file = path.to_owned();
     let loaded = blocking(move || load(&file)).await?;
     let blobs = loaded.blobs.by_digest.into_iter().collect();
@@ -49,6 +55,27 @@ pub async fn apply_suite(client: &Client, path: &Path, pattern: &RunPattern, bac
         backfill,
     };
     client.create_binding(&binding).await
+}
+
+/// What [`apply_suite`] would queue for the steps that are there already; nothing is uploaded or bound.
+///
+/// # Errors
+/// As [`apply_suite`].
+pub async fn plan_suite(
+    client: &Client,
+    path: &Path,
+    pattern: &RunPattern,
+    backfill: Backfill,
+) -> Result<BackfillPlan> {
+    let file = path.to_owned();
+    let loaded = blocking(move || load(&file)).await?;
+    let binding = CreateBinding {
+        pattern: pattern.clone(),
+        suite: loaded.definition.digest(),
+        dtype: loaded.dtype,
+        backfill,
+    };
+    client.plan_binding(&binding).await
 }
 
 fn load(path: &Path) -> Result<Loaded> {

@@ -17,6 +17,7 @@ use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteTask};
 
 use crate::engine::{Engine, EngineOptions};
+use crate::lent::fetch_tokenizer;
 use crate::task::{Overrides, PreparedTask, TaskResult};
 use crate::worker::{LoadEngine, WorkerOptions};
 
@@ -88,6 +89,7 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
         |_| {},
     )
     .await?;
+    fetch_tokenizer(client, lease, scratch.path()).await?;
     fail_point!("worker.pulled");
     let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
     let engine_options = EngineOptions {

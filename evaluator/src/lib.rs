@@ -16,6 +16,7 @@ pub mod config;
 pub mod demo;
 pub mod engine;
 mod evaluation;
+mod lent;
 pub mod task;
 pub mod tokenizer;
 pub mod weights;

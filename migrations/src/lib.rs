@@ -17,6 +17,7 @@ mod m20261124_000003_create_checkpoint;
 mod m20261124_000004_create_evaluation;
 mod m20261124_000005_name_suites_by_pattern;
 mod m20261124_000006_collect_content;
+mod m20261124_000007_join_sessions_order_evaluations;
 mod m20261124_000008_create_web_session;
 mod m20261124_000009_tell_lost_answers;
 
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000004_create_evaluation::Migration),
             Box::new(m20261124_000005_name_suites_by_pattern::Migration),
             Box::new(m20261124_000006_collect_content::Migration),
+            Box::new(m20261124_000007_join_sessions_order_evaluations::Migration),
             Box::new(m20261124_000008_create_web_session::Migration),
             Box::new(m20261124_000009_tell_lost_answers::Migration),
         ]

@@ -3,6 +3,7 @@
 
 mod connection;
 mod deletions;
+mod later;
 mod messages;
 mod names;
 mod push_sessions;
@@ -228,6 +229,7 @@ fn what_is_wrong_is_refused_at_every_route_and_nothing_is_left_half_done() {
     let groups = [
         runs::cases(),
         deletions::cases(),
+        later::cases(),
         push_sessions::cases(),
         names::cases(),
         work::cases(),

@@ -15,6 +15,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("list_runs", "GET", "/runs", Read),
     ("get_run", "GET", "/runs/lab/run", Read),
     ("update_run", "PATCH", "/runs/lab/run", Write),
+    ("set_run_tokenizer", "PUT", "/runs/lab/run/tokenizer", Write),
     ("delete_run", "DELETE", "/runs/lab/run?dry_run=true", Admin),
     ("set_retention", "PUT", "/runs/lab/run/retention", Write),
     ("delete_retention", "DELETE", "/runs/lab/run/retention", Write),
@@ -34,6 +35,12 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     (
         "add_push_session_file",
         "POST",
+        "/runs/lab/run/push-sessions/UUID/files",
+        Write,
+    ),
+    (
+        "list_push_session_files",
+        "GET",
         "/runs/lab/run/push-sessions/UUID/files",
         Write,
     ),
@@ -65,6 +72,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("get_suite", "GET", "/suites/DIGEST", Read),
     ("get_suite_blob", "GET", "/suites/DIGEST/blobs/DIGEST", Read),
     ("create_binding", "POST", "/bindings", Write),
+    ("plan_binding", "POST", "/bindings/plan", Write),
     ("list_bindings", "GET", "/bindings", Read),
     ("delete_binding", "DELETE", "/bindings/UUID", Write),
     ("list_evaluations", "GET", "/evaluations", Read),
@@ -74,6 +82,12 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("get_samples", "GET", "/evaluations/UUID/tasks/t/samples", Read),
     ("claim_evaluation", "POST", "/evaluations/claim", Evaluate),
     ("heartbeat_evaluation", "POST", "/evaluations/UUID/heartbeat", Evaluate),
+    (
+        "get_tokenizer_file",
+        "GET",
+        "/evaluations/UUID/tokenizer/tokenizer.json",
+        Evaluate,
+    ),
     ("post_task_scores", "POST", "/evaluations/UUID/tasks/t/scores", Evaluate),
     ("put_samples", "PUT", "/evaluations/UUID/tasks/t/samples", Evaluate),
     ("complete_evaluation", "POST", "/evaluations/UUID/complete", Evaluate),
@@ -108,9 +122,10 @@ fn body(operation: &str) -> &'static str {
         "commit_push_session" => {
             r#"{"manifest_digest":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#
         }
+        "set_run_tokenizer" => r#"{"run":"lab/run","reference":"1"}"#,
         "set_tag" => r#"{"reference":"1"}"#,
         "create_release" => r#"{"release":"r","reference":"1"}"#,
-        "create_binding" => {
+        "create_binding" | "plan_binding" => {
             r#"{"pattern":"lab/run","suite":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","dtype":"float32"}"#
         }
         "claim_evaluation" => r#"{"worker":"w","device":"cpu","memory_bytes":1,"dtypes":[],"architectures":[]}"#,

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says why it skips")]
 
+mod backfill;
 mod bad_input;
 mod coverage;
 mod crash;
@@ -10,8 +11,11 @@ mod lease_faults;
 mod openapi;
 mod possession;
 mod push;
+mod ranks;
 mod revision;
 mod run;
 mod score;
+mod stored_only;
+mod tokenizer;
 mod web;
 mod worker;

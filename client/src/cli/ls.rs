@@ -78,12 +78,17 @@ fn checkpoints_table(checkpoints: &[Checkpoint]) -> String {
     ]);
     for checkpoint in checkpoints {
         let replaced = if checkpoint.current { "" } else { ", replaced" };
+        let stored_only = if checkpoint.not_evaluable.is_some() {
+            ", not evaluable"
+        } else {
+            ""
+        };
         table.row([
             checkpoint.step.to_string(),
             or_none(checkpoint.tokens),
             or_none(checkpoint.loss.map(|loss| format!("{loss:.4}"))),
             bytes(checkpoint.size_bytes),
-            format!("{}{replaced}", checkpoint.state),
+            format!("{}{replaced}{stored_only}", checkpoint.state),
             evaluations(&checkpoint.evaluations),
             list(checkpoint.tags.iter().chain(&checkpoint.label)),
             or_none(

@@ -199,7 +199,11 @@ mod tests {
     fn the_grammar_reads_what_the_documents_say() {
         for line in [
             "fineline run create lab/a --tokens-per-step 2048 --meta k=v",
+            "fineline run tokenizer lab/a lab/tokenizer@1 --backfill",
             "fineline push lab/a 512 dir --tokens 1048576 --loss 4.5 --meta k=v --tag best/copa --label ckpt_1 --replace",
+            "fineline push lab/a 512 rank-0 --session job-7",
+            "fineline push lab/a 512 --session job-7 --commit --files 9 --tag best/copa",
+            "fineline push lab/a 512 --session job-7 --abort",
             "fineline pull lab/a@512 dir --overwrite",
             "fineline ls lab/a --step-min 3 --all --json",
             "fineline tag lab/a@512 good",
@@ -211,6 +215,8 @@ mod tests {
             "fineline storage gc --dry-run",
             "fineline release lab/a@512 v1 --notes text",
             "fineline suite apply suite.yaml --run lab/* --backfill",
+            "fineline suite apply suite.yaml --run lab/* --backfill coarse --dry-run",
+            "fineline suite apply suite.yaml --run lab/* --backfill newest=20 --yes",
             "fineline scores lab/a --task t --csv",
             "fineline scores post lab/a@512 scores.json --harness lm-eval",
             "fineline wait lab/a --timeout 60",
@@ -221,6 +227,10 @@ mod tests {
         assert!(
             Cli::try_parse_from("fineline pull lab/a dir".split(' ')).is_err(),
             "a pull names a checkpoint"
+        );
+        assert!(
+            Cli::try_parse_from("fineline push lab/a 512".split(' ')).is_err(),
+            "a push needs a folder, or a session to commit"
         );
     }
 }

@@ -59,6 +59,17 @@ impl Printer {
         }
     }
 
+    /// Asks whoever watches; where nobody does, the answer is yes.
+    pub(crate) fn agrees(self, question: &str) -> anyhow::Result<bool> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(true);
+        }
+        write!(io::stderr().lock(), "{question} [y/N] ")?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
     /// Says something that must not be missed.
     pub(crate) fn error(self, text: &str) {
         // When stderr is closed there is nobody to tell.

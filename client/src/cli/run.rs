@@ -1,15 +1,15 @@
-//! `fineline run create | list | show | retain | delete`.
+//! `fineline run create | list | show | tokenizer | retain | delete`.
 
 use clap::{Args, Subcommand};
 use fineline_api::run::RunAttributes;
-use fineline_api::{Retention, Run as RunRow, RunName, RunPattern};
+use fineline_api::{DefaultTokenizer, Retention, Run as RunRow, RunName, RunPattern, SetTokenizer};
 use fineline_client::{Client, all_pages};
 use serde_json::json;
 
 use super::context::Context;
 use super::delete::{How, told};
 use super::table::{Table, facts, list, or_none, time};
-use super::target::key_value;
+use super::target::{CheckpointTarget, key_value};
 use super::{Ending, Outcome};
 
 /// What is done with runs.
@@ -26,6 +26,17 @@ pub(crate) enum Run {
     Show {
         /// The run, as NAMESPACE/NAME.
         run: RunName,
+    },
+    /// Lend a checkpoint's tokenizer to all steps of a run that have none of their own, so that they can be evaluated.
+    Tokenizer {
+        /// The run, as NAMESPACE/NAME.
+        run: RunName,
+        /// The checkpoint with the tokenizer, as NAMESPACE/NAME@REF; a folder of tokenizer files can be pushed as a step.
+        #[arg(value_name = "RUN@REF")]
+        from: CheckpointTarget,
+        /// Evaluate again the steps that were lent another tokenizer before.
+        #[arg(long)]
+        backfill: bool,
     },
     /// Say which steps a run keeps and delete the others, now and from now on. Tagged and released steps, and those with
     /// an evaluation that is not finished, are kept always.
@@ -98,6 +109,16 @@ pub(crate) async fn run(context: &Context, command: Run) -> Outcome {
             let page = async |cursor: Option<String>| client.list_runs(pattern.as_ref(), cursor.as_deref(), None).await;
             context.printer.data(&all_pages(page).await?, |runs| table(runs))?;
         }
+        Run::Tokenizer { run, from, backfill } => {
+            let CheckpointTarget { run: source, reference } = from;
+            let new = SetTokenizer {
+                run: source,
+                reference,
+                backfill,
+            };
+            let set = client.set_run_tokenizer(&run, &new).await?;
+            context.printer.data(&set, |set| tokenizer(&run, set))?;
+        }
         Run::Show { run } => context.printer.data(&client.get_run(&run).await?, show)?,
         Run::Retain(retain) => return retained(context, &client, retain).await,
         Run::Delete { run, how } => {
@@ -159,6 +180,23 @@ fn table(runs: &[RunRow]) -> String {
     table.render("no runs yet: make one with `fineline run create NAMESPACE/NAME`")
 }
 
+fn tokenizer(run: &RunName, set: &DefaultTokenizer) -> String {
+    let mut text = format!(
+        "{run} lends {}\n{} steps became evaluable, {} became other models, {} evaluations are queued",
+        set.files.join(", "),
+        set.n_evaluable,
+        set.n_changed,
+        set.n_queued
+    );
+    if set.n_left > 0 {
+        let n = set.n_left;
+        text.push_str(&format!(
+            "\n{n} steps keep the tokenizer that they were lent before: `--backfill` evaluates them anew"
+        ));
+    }
+    text
+}
+
 fn show(run: &RunRow) -> String {
     let attributes = &run.attributes;
     facts(&[
@@ -171,6 +209,7 @@ fn show(run: &RunRow) -> String {
         ),
         ("parameters", or_none(attributes.n_parameters)),
         ("architecture", or_none(attributes.architecture.as_ref())),
+        ("default tokenizer", or_none(run.default_tokenizer)),
         ("tokens per step", or_none(attributes.tokens_per_step)),
         ("data mix", or_none(attributes.data_mix.as_ref())),
         ("strategy", or_none(attributes.strategy.as_ref())),

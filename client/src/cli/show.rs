@@ -78,6 +78,7 @@ fn show(checkpoint: &Checkpoint) -> String {
         ("created", time(checkpoint.created_at)),
         ("ready", or_none(checkpoint.ready_at.map(time))),
     ];
+    rows.extend(checkpoint.not_evaluable.clone().map(|why| ("not evaluable", why)));
     if !checkpoint.replaced.is_empty() {
         rows.push(("replaced", list(checkpoint.replaced.iter().map(ToString::to_string))));
     }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use fineline_api::{Binding, RunPattern, Suite as SuiteRow};
-use fineline_client::apply_suite;
+use fineline_api::{Backfill, BackfillPlan, Binding, RunPattern, Suite as SuiteRow};
+use fineline_client::{Client, apply_suite, plan_suite};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -36,31 +36,23 @@ pub(crate) struct Apply {
     /// The runs: `*`, `NAMESPACE/*`, `NAMESPACE/PREFIX*` or `NAMESPACE/NAME`.
     #[arg(long = "run", value_name = "PATTERN")]
     pattern: RunPattern,
-    /// Evaluate the steps that are there already too.
-    #[arg(long)]
-    backfill: bool,
+    /// Evaluate the steps that are there already too: `all`, `newest=N` of each run, or `coarse`, all of them coarse to
+    /// fine (last, first, middle, quarters, …) so that curves show early. New steps always come first. Applied again
+    /// after a change, the suite is another one, and this evaluates by it.
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, default_missing_value = "all")]
+    backfill: Option<Backfill>,
+    /// Say what the back-fill would queue, and do nothing.
+    #[arg(long, requires = "backfill")]
+    dry_run: bool,
+    /// Start the back-fill without asking.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
     let client = context.client()?;
     match command {
-        Suite::Apply(Apply {
-            file,
-            pattern,
-            backfill,
-        }) => {
-            let binding = apply_suite(&client, &file, &pattern, backfill).await?;
-            context.printer.data(&binding, |binding| {
-                let Binding {
-                    suite,
-                    pattern,
-                    dtype,
-                    n_queued,
-                    ..
-                } = binding;
-                format!("{suite} is bound to {pattern} in {dtype}, {n_queued} evaluations are queued")
-            })?;
-        }
+        Suite::Apply(command) => return apply(context, &client, &command).await,
         Suite::List => context
             .printer
             .data(&client.list_suites().await?, |suites| suites_table(suites))?,
@@ -75,6 +67,45 @@ pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
         }
     }
     Ok(Ending::Good)
+}
+
+async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
+    let Apply { file, pattern, .. } = command;
+    let backfill = command.backfill.unwrap_or_default();
+    if backfill != Backfill::None {
+        let plan = plan_suite(client, file, pattern, backfill).await?;
+        if command.dry_run {
+            context.printer.data(&plan, plan_told)?;
+            return Ok(Ending::Good);
+        }
+        context.printer.word(&plan_told(&plan));
+        if !command.yes && plan.n_to_queue > 0 && !context.printer.agrees("start?")? {
+            context.printer.word("nothing is bound or queued");
+            return Ok(Ending::Bad);
+        }
+    }
+    let binding = apply_suite(client, file, pattern, backfill).await?;
+    context.printer.data(&binding, |binding| {
+        let Binding {
+            suite,
+            pattern,
+            dtype,
+            n_queued,
+            ..
+        } = binding;
+        format!("{suite} is bound to {pattern} in {dtype}, {n_queued} evaluations are queued")
+    })?;
+    Ok(Ending::Good)
+}
+
+fn plan_told(plan: &BackfillPlan) -> String {
+    let BackfillPlan {
+        n_runs,
+        n_steps,
+        n_to_queue,
+        n_shown,
+    } = plan;
+    format!("{n_steps} steps of {n_runs} runs: {n_to_queue} evaluations to queue, {n_shown} shown already")
 }
 
 fn suites_table(suites: &[SuiteRow]) -> String {

@@ -55,6 +55,7 @@ fn told(event: &Event) -> String {
     let what = match event.kind {
         EventKind::CheckpointDeleted => "was deleted",
         EventKind::CheckpointReady => "is ready",
+        EventKind::CheckpointEvaluable => "can be evaluated by its run's tokenizer",
         EventKind::CheckpointFailed => "failed verification",
         EventKind::EvaluationQueued => "has an evaluation queued",
         EventKind::EvaluationDone => "has an evaluation done",

@@ -109,6 +109,7 @@ async fn unavailable(
 
 fn row(state: PushSessionState, unchanged: bool, step: u64) -> Json<PushSession> {
     Json(PushSession {
+        session_name: None,
         id: Uuid::nil(),
         run: "lab/a".parse().unwrap(),
         step,
@@ -120,6 +121,7 @@ fn row(state: PushSessionState, unchanged: bool, step: u64) -> Json<PushSession>
         received_bytes: 0,
         failure: None,
         warnings: vec!["the server's warning".to_owned()],
+        not_evaluable: None,
         created_at: chrono::Utc::now(),
     })
 }
@@ -228,6 +230,7 @@ async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) 
         return refuse(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such checkpoint");
     };
     Json(Checkpoint {
+        not_evaluable: None,
         run: "lab/a".parse().unwrap(),
         step,
         label: None,

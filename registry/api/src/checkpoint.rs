@@ -48,6 +48,9 @@ pub struct Checkpoint {
     pub same_model_steps: Vec<u64>,
     /// Whether weights, config and tokenizer are there, so that it can be evaluated.
     pub evaluable: bool,
+    /// Why a ready one is stored and can't be evaluated, and what to do about it.
+    #[serde(default)]
+    pub not_evaluable: Option<String>,
     /// SHA-256 of its canonical manifest; absent while receiving.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub digest: Option<Digest>,

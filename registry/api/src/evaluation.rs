@@ -123,9 +123,23 @@ pub struct Lease {
     /// The tasks; their files are read from the suite by digest.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub suite: SuiteDefinition,
+    /// The tokenizer that the run lends, in place of what the checkpoint has of one; empty when it has its own.
+    #[serde(default)]
+    pub tokenizer: Vec<TokenizerFile>,
     /// Tasks that are scored already: a worker before this one died or failed behind them. They need not be done.
     #[serde(default)]
     pub scored: Vec<ScoredTask>,
+}
+
+/// A file of a tokenizer that a run lends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenizerFile {
+    /// Its name in the checkpoint's folder.
+    pub path: String,
+    /// SHA-256 of its bytes.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub digest: Digest,
 }
 
 /// A task whose scores are there.

@@ -12,6 +12,8 @@ words! {
     pub enum EventKind {
         /// A step became ready.
         CheckpointReady = "checkpoint_ready",
+        /// A ready step became a model that can be evaluated, or another one, by its run's default tokenizer.
+        CheckpointEvaluable = "checkpoint_evaluable",
         /// A step failed verification.
         CheckpointFailed = "checkpoint_failed",
         /// A step was taken away.

@@ -32,16 +32,16 @@ pub use deletion::{DeletedCheckpoint, Deletion, Retention};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use evaluation::{
     ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,
-    ScoredTask,
+    ScoredTask, TokenizerFile,
 };
 pub use event::{Event, EventKind};
 pub use page::Page;
 pub use push_session::{CommitPushSession, CreatePushSession, PushSession, PushSessionState};
 pub use reference::Reference;
 pub use result::{result_digest, scores_digest};
-pub use run::{CreateRun, Run, RunName, RunPattern};
+pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
 pub use storage::{CollectGarbage, FrameCount, GarbageReport};
-pub use suite::{Binding, CreateBinding, Suite};
+pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};
 pub use token::{CreateToken, CreatedToken, Scope, Token};

@@ -59,6 +59,14 @@ pub struct CreatePushSession {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub manifest_digest: Option<Digest>,
+    /// A word that the ranks of a job share: who opens a session of that name for the step while one is there joins it,
+    /// and each adds its files before one commits. Such a session has no manifest before its commit, and what its
+    /// members say of the step adds up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_name: Option<String>,
+    /// Whether to join a session of that name only: 404 when there is none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub join_only: bool,
 }
 
 /// Ends a push session; its answer is the session, then `verifying` or already `committed`.
@@ -81,6 +89,9 @@ pub struct PushSession {
     pub run: RunName,
     /// The step.
     pub step: u64,
+    /// The word that its members share, when it is one of several ranks.
+    #[serde(default)]
+    pub session_name: Option<String>,
     /// Where it stands.
     pub state: PushSessionState,
     /// Whether the step held this very checkpoint before, so that nothing changed.
@@ -98,6 +109,9 @@ pub struct PushSession {
     pub failure: Option<ErrorDetail>,
     /// What looked wrong without blocking; filled when committed.
     pub warnings: Vec<String>,
+    /// Why its checkpoint is stored and can't be evaluated; filled when committed.
+    #[serde(default)]
+    pub not_evaluable: Option<String>,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
 }

@@ -5,9 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use fineline_format::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::deletion::Retention;
+use crate::reference::Reference;
 use crate::text::{said, string_schema};
 
 /// The longest namespace or name, in bytes.
@@ -280,6 +282,10 @@ pub struct Run {
     pub run: RunName,
     /// What describes it.
     pub attributes: RunAttributes,
+    /// Names the tokenizer that it lends to steps without one of their own.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub default_tokenizer: Option<Digest>,
     /// Which steps it keeps; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
@@ -289,6 +295,40 @@ pub struct Run {
     pub latest_step: Option<u64>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
+}
+
+/// Makes the tokenizer of a checkpoint a run's default: lent to every step that has none of its own, which can then be
+/// evaluated.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetTokenizer {
+    /// The run of the checkpoint, which the caller must be able to read.
+    pub run: RunName,
+    /// The checkpoint: its `tokenizer.json` is taken with what else belongs to a tokenizer.
+    pub reference: Reference,
+    /// Whether steps that were lent another default before become other models, and are evaluated as such.
+    #[serde(default)]
+    pub backfill: bool,
+}
+
+/// A run's default tokenizer, and what setting it did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DefaultTokenizer {
+    /// Covers the names and digests of its files.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub digest: Digest,
+    /// The names of its files.
+    pub files: Vec<String>,
+    /// Steps that became evaluable.
+    pub n_evaluable: u64,
+    /// Steps that were evaluable by another default and are by this one now.
+    pub n_changed: u64,
+    /// Steps that stay with another default: `backfill` was not said.
+    pub n_left: u64,
+    /// Evaluations that were queued.
+    pub n_queued: u64,
 }
 
 #[cfg(test)]

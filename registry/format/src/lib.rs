@@ -5,6 +5,7 @@
 
 pub mod digest;
 mod error;
+pub mod evaluable;
 pub mod frame;
 mod json;
 pub mod manifest;

@@ -322,6 +322,16 @@ const FORMS: [(&str, bool); 4] = [
     ("pytorch_model.bin", false),
 ];
 
+/// Whether a file of that name holds weights, or says which files do.
+pub(crate) fn is_form(name: &str) -> bool {
+    FORMS.into_iter().any(|(form, _)| form == name)
+}
+
+/// The file by which a checkpoint's weights are found.
+pub(crate) fn form_path(manifest: &Manifest) -> Option<&'static str> {
+    FORMS.into_iter().find_map(|(path, _)| manifest.get(path).map(|_| path))
+}
+
 /// The index that says which files hold the weights, when there is one to read.
 pub fn index_path(manifest: &Manifest) -> Option<String> {
     let (path, is_index) = FORMS.into_iter().find(|(path, _)| manifest.get(path).is_some())?;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use fineline_api::{CheckpointState, ClaimEvaluation, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
 use fineline_format::Digest;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, JoinType,
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, RelationDef,
@@ -26,14 +26,22 @@ pub(crate) struct EvaluationKey {
     pub(crate) dtype: String,
 }
 
+/// What a new evaluation says besides its key.
+#[derive(Debug)]
+pub(crate) struct NewEvaluation<'a> {
+    pub(crate) suite_name: &'a str,
+    pub(crate) architecture: Option<String>,
+    /// Where it stands in the queue: the lowest is taken first.
+    pub(crate) place: i64,
+}
+
 /// Queues an evaluation for a revision.
 pub(crate) async fn insert(
     conn: &impl ConnectionTrait,
     run: &RunRow,
     revision: &RevisionRow,
     key: &EvaluationKey,
-    suite_name: &str,
-    architecture: Option<String>,
+    new: NewEvaluation<'_>,
 ) -> Result<Uuid, DbErr> {
     let now = super::now_ms(conn).await?;
     let id = Uuid::now_v7();
@@ -44,9 +52,9 @@ pub(crate) async fn insert(
         revision_id: Set(revision.id),
         model_digest: Set(super::blob(&key.model)),
         suite_digest: Set(super::blob(&key.suite)),
-        suite_name: Set(suite_name.to_owned()),
+        suite_name: Set(new.suite_name.to_owned()),
         dtype: Set(key.dtype.clone()),
-        architecture: Set(architecture),
+        architecture: Set(new.architecture),
         state: Set(EvaluationState::Queued.as_str().to_owned()),
         reason: Set(None),
         n_failures: Set(0),
@@ -63,6 +71,8 @@ pub(crate) async fn insert(
         created_at_ms: Set(now),
         started_at_ms: Set(None),
         finished_at_ms: Set(None),
+        place: Set(new.place),
+        tokenizer_digest: Set(revision.tokenizer.as_ref().map(super::blob)),
     };
     evaluation::Entity::insert(row).exec_without_returning(conn).await?;
     Ok(id)
@@ -174,6 +184,16 @@ pub(crate) async fn pending(conn: &impl ConnectionTrait, revision_ids: &[i64]) -
     Ok(pending)
 }
 
+/// Moves what waits for a back-fill to another place of it, or among the new steps (0).
+pub(crate) async fn move_queued(conn: &impl ConnectionTrait, id: Uuid, place: i64) -> Result<(), DbErr> {
+    let update = evaluation::Entity::update_many()
+        .col_expr(evaluation::Column::Place, Expr::value(place))
+        .filter(evaluation::Column::Id.eq(id))
+        .filter(evaluation::Column::State.eq(EvaluationState::Queued.as_str()))
+        .filter(evaluation::Column::Place.gt(0));
+    update.exec(conn).await.map(|_| ())
+}
+
 /// Lets a revision show the scores of an evaluation; whether it did not before.
 pub(crate) async fn link(conn: &impl ConnectionTrait, revision_id: i64, id: Uuid) -> Result<bool, DbErr> {
     let found = revision_evaluation::Entity::find_by_id((revision_id, id))
@@ -268,7 +288,7 @@ pub(crate) async fn expired(conn: &impl ConnectionTrait, now_ms: i64) -> Result<
     query.all(conn).await
 }
 
-/// The oldest queued evaluation that the worker can do, in runs that `pattern` matches. Called in the transaction that
+/// The first queued evaluation that the worker can do, new steps before back-fills and then the oldest, in runs that `pattern` matches. Called in the transaction that
 /// takes it: on SQLite there is one writer.
 pub(crate) async fn pick(
     conn: &impl ConnectionTrait,
@@ -287,6 +307,7 @@ pub(crate) async fn pick(
         .filter(evaluation::Column::NotBeforeMs.lte(now_ms))
         .filter(evaluation::Column::Dtype.is_in(claim.dtypes.iter().map(String::as_str)))
         .filter(evaluation::Column::Architecture.is_in(claim.architectures.iter().map(String::as_str)))
+        .order_by_asc(evaluation::Column::Place)
         .order_by_asc(evaluation::Column::CreatedAtMs)
         .order_by_asc(evaluation::Column::Id);
     query.one(conn).await
@@ -316,6 +337,20 @@ pub(crate) async fn find_by_claim(
 pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
     let query = leased(conn, token_id).await?.column(evaluation::Column::RevisionId);
     query.into_tuple().all(conn).await
+}
+
+/// The tokenizer that is lent for an evaluation which the token holds a live lease for.
+pub(crate) async fn leased_tokenizer(
+    conn: &impl ConnectionTrait,
+    token_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Digest>, DbErr> {
+    let query = leased(conn, token_id)
+        .await?
+        .column(evaluation::Column::TokenizerDigest)
+        .filter(evaluation::Column::Id.eq(id));
+    let lent: Option<Option<Vec<u8>>> = query.into_tuple().one(conn).await?;
+    lent.flatten().as_deref().map(super::digest).transpose()
 }
 
 /// The suites that a token holds live leases for, with the names that they have there.

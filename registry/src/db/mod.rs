@@ -20,6 +20,7 @@ pub(crate) mod score;
 pub(crate) mod suite;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod tokenizer;
 pub(crate) mod verification;
 pub(crate) mod web_session;
 

@@ -19,6 +19,8 @@ pub(crate) struct SessionRow {
     /// The revision that it fills; absent where the step held the same checkpoint already.
     pub(crate) revision_id: Option<i64>,
     pub(crate) step: u64,
+    /// The word that the ranks of a job share.
+    pub(crate) name: Option<String>,
     pub(crate) state: PushSessionState,
     pub(crate) unchanged: bool,
     pub(crate) manifest_digest: Option<Digest>,
@@ -34,6 +36,7 @@ fn session_row(row: push_session::Model) -> Result<SessionRow, DbErr> {
         id: row.id,
         revision_id: row.revision_id,
         step: row.step.unsigned_abs(),
+        name: row.session_name,
         state: row.state.parse().map_err(DbErr::Type)?,
         unchanged: row.unchanged,
         manifest_digest: row.manifest_digest.as_deref().map(super::digest).transpose()?,
@@ -50,6 +53,7 @@ pub(crate) struct NewSession {
     pub(crate) run_id: i64,
     pub(crate) revision_id: Option<i64>,
     pub(crate) step: u64,
+    pub(crate) name: Option<String>,
     pub(crate) state: PushSessionState,
     pub(crate) unchanged: bool,
     pub(crate) manifest_digest: Option<Digest>,
@@ -71,6 +75,7 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewSession) -> Resu
         failure: Set(None),
         created_at_ms: Set(now),
         heartbeat_at_ms: Set(now),
+        session_name: Set(new.name),
     };
     session_row(push_session::Entity::insert(row).exec_with_returning(conn).await?)
 }
@@ -94,6 +99,23 @@ pub(crate) async fn find_unfinished(
         .filter(push_session::Column::Step.eq(super::signed(step)))
         .filter(push_session::Column::State.is_in(unfinished))
         .filter(push_session::Column::ManifestDigest.eq(super::blob(manifest)))
+        .order_by_desc(push_session::Column::Id);
+    query.one(conn).await?.map(session_row).transpose()
+}
+
+/// The newest session of that name for the step that was not given up.
+pub(crate) async fn find_named(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    step: u64,
+    name: &str,
+) -> Result<Option<SessionRow>, DbErr> {
+    use PushSessionState::{Committed, Open, Verifying};
+    let query = push_session::Entity::find()
+        .filter(push_session::Column::RunId.eq(run_id))
+        .filter(push_session::Column::Step.eq(super::signed(step)))
+        .filter(push_session::Column::SessionName.eq(name))
+        .filter(push_session::Column::State.is_in([Open, Verifying, Committed].map(PushSessionState::as_str)))
         .order_by_desc(push_session::Column::Id);
     query.one(conn).await?.map(session_row).transpose()
 }
@@ -206,7 +228,7 @@ pub(crate) async fn abort_all(conn: &impl ConnectionTrait, run_id: i64) -> Resul
 }
 
 /// A file of a session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionFile {
     pub(crate) path: String,
     pub(crate) digest: Digest,
@@ -235,6 +257,17 @@ pub(crate) async fn put_file(conn: &impl ConnectionTrait, session_id: Uuid, file
         .exec_without_returning(conn)
         .await
         .map(|_| ())
+}
+
+/// The digest of the file that a session has at a path.
+pub(crate) async fn file_digest(
+    conn: &impl ConnectionTrait,
+    session_id: Uuid,
+    path: &str,
+) -> Result<Option<Digest>, DbErr> {
+    let found = push_session_file::Entity::find_by_id((session_id, path.to_owned()));
+    let row = found.one(conn).await?;
+    row.map(|row| super::digest(&row.digest)).transpose()
 }
 
 /// How many files a session has.

@@ -27,6 +27,8 @@ pub(crate) struct RevisionRow {
     pub(crate) checkpoint: Option<Digest>,
     pub(crate) weights_digest: Option<Digest>,
     pub(crate) model_digest: Option<Digest>,
+    /// The run's default that the model digest was made with, where the checkpoint has no tokenizer.
+    pub(crate) tokenizer: Option<Digest>,
     pub(crate) tokens: Option<u64>,
     pub(crate) loss: Option<f64>,
     pub(crate) metadata: BTreeMap<String, String>,
@@ -50,6 +52,7 @@ pub(super) fn revision_row(row: revision::Model) -> Result<RevisionRow, DbErr> {
         checkpoint: digest(row.checkpoint_digest)?,
         weights_digest: digest(row.weights_digest)?,
         model_digest: digest(row.model_digest)?,
+        tokenizer: digest(row.tokenizer_digest)?,
         tokens: row.tokens.map(i64::unsigned_abs),
         loss: row.loss,
         metadata: super::from_json(row.metadata)?,
@@ -98,6 +101,7 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewRevision) -> Res
         ready_at_ms: Set(None),
         verifier: Set(None),
         verifier_until_ms: Set(None),
+        tokenizer_digest: Set(None),
     };
     revision_row(revision::Entity::insert(row).exec_with_returning(conn).await?)
 }
@@ -216,6 +220,39 @@ pub(crate) async fn steps_with_weights(
         .limit(10);
     let steps: Vec<i64> = query.into_tuple().all(conn).await?;
     Ok(steps.into_iter().map(i64::unsigned_abs).collect())
+}
+
+/// Writes the model that a ready revision is by another tokenizer.
+pub(crate) async fn set_model(conn: &impl ConnectionTrait, row: &RevisionRow) -> Result<(), DbErr> {
+    let blob = |digest: &Option<Digest>| digest.as_ref().map(super::blob);
+    let update = revision::Entity::update_many()
+        .col_expr(revision::Column::ModelDigest, Expr::value(blob(&row.model_digest)))
+        .col_expr(revision::Column::TokenizerDigest, Expr::value(blob(&row.tokenizer)))
+        .filter(revision::Column::Id.eq(row.id));
+    update.exec(conn).await.map(|_| ())
+}
+
+/// Current revisions of the run with weights that are no model yet, or one by another lent tokenizer; by step.
+pub(crate) async fn to_lend(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    tokenizer: &Digest,
+) -> Result<Vec<RevisionRow>, DbErr> {
+    let by_another = Condition::all()
+        .add(revision::Column::TokenizerDigest.is_not_null())
+        .add(revision::Column::TokenizerDigest.ne(super::blob(tokenizer)));
+    let query = revision::Entity::find()
+        .filter(revision::Column::RunId.eq(run_id))
+        .filter(revision::Column::Current.eq(true))
+        .filter(is(CheckpointState::Ready))
+        .filter(revision::Column::WeightsDigest.is_not_null())
+        .filter(
+            Condition::any()
+                .add(revision::Column::ModelDigest.is_null())
+                .add(by_another),
+        )
+        .order_by_asc(revision::Column::Step);
+    query.all(conn).await?.into_iter().map(revision_row).collect()
 }
 
 /// The checkpoints of a run's ready revisions with the revisions' ids, behind `after`.

@@ -2,6 +2,7 @@
 
 use fineline_api::run::RunAttributes;
 use fineline_api::{CheckpointState, Retention, Run, RunName, RunPattern};
+use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
     ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
@@ -15,6 +16,8 @@ pub(crate) struct RunRow {
     pub(crate) id: i64,
     pub(crate) name: RunName,
     pub(crate) attributes: RunAttributes,
+    /// The tokenizer that it lends to steps without one.
+    pub(crate) tokenizer: Option<Digest>,
     /// Which steps it keeps; all when absent.
     pub(crate) retention: Option<Retention>,
     created_at_ms: i64,
@@ -28,6 +31,7 @@ impl TryFrom<run::Model> for RunRow {
             id: row.id,
             name: RunName::new(&row.namespace, &row.name).map_err(DbErr::Type)?,
             attributes: super::from_json(row.attributes)?,
+            tokenizer: row.tokenizer_digest.as_deref().map(super::digest).transpose()?,
             retention: row.retention.map(super::from_json).transpose()?,
             created_at_ms: row.created_at_ms,
         })
@@ -46,6 +50,7 @@ pub(crate) async fn insert(
         name: ActiveValue::Set(name.name().to_owned()),
         attributes: ActiveValue::Set(super::to_json(attributes)?),
         created_at_ms: ActiveValue::Set(super::now_ms(conn).await?),
+        tokenizer_digest: ActiveValue::Set(None),
         retention: ActiveValue::Set(None),
         deleted_at_ms: ActiveValue::Set(None),
     };
@@ -77,6 +82,21 @@ pub(crate) async fn update(conn: &impl ConnectionTrait, id: i64, attributes: &Ru
     let attributes = super::to_json(attributes)?;
     let update = run::Entity::update_many().col_expr(run::Column::Attributes, Expr::value(attributes));
     update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
+}
+
+/// Makes a tokenizer the run's default.
+pub(crate) async fn set_tokenizer(conn: &impl ConnectionTrait, id: i64, tokenizer: &Digest) -> Result<(), DbErr> {
+    let update = run::Entity::update_many().col_expr(run::Column::TokenizerDigest, Expr::value(super::blob(tokenizer)));
+    update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
+}
+
+/// The runs that have a default tokenizer.
+pub(crate) async fn with_tokenizer(conn: &impl ConnectionTrait) -> Result<Vec<i64>, DbErr> {
+    let query = run::Entity::find()
+        .select_only()
+        .column(run::Column::Id)
+        .filter(run::Column::TokenizerDigest.is_not_null());
+    query.into_tuple().all(conn).await
 }
 
 /// Says which steps a run keeps; all when `None`.
@@ -191,6 +211,7 @@ pub(crate) async fn describe(conn: &impl ConnectionTrait, row: RunRow) -> Result
     Ok(Run {
         run: row.name,
         attributes: row.attributes,
+        default_tokenizer: row.tokenizer,
         retention: row.retention,
         n_checkpoints: n.unsigned_abs(),
         latest_step: latest.map(i64::unsigned_abs),

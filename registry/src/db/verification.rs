@@ -82,6 +82,7 @@ pub(crate) async fn succeed(conn: &impl ConnectionTrait, row: &RevisionRow) -> R
         .col_expr(revision::Column::Current, Expr::value(true))
         .col_expr(revision::Column::WeightsDigest, Expr::value(blob(&row.weights_digest)))
         .col_expr(revision::Column::ModelDigest, Expr::value(blob(&row.model_digest)))
+        .col_expr(revision::Column::TokenizerDigest, Expr::value(blob(&row.tokenizer)))
         .col_expr(revision::Column::Warnings, Expr::value(super::to_json(&row.warnings)?))
         .col_expr(revision::Column::ReadyAtMs, Expr::value(super::now_ms(conn).await?))
         .filter(revision::Column::Id.eq(row.id));

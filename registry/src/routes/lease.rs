@@ -1,7 +1,7 @@
 //! `/evaluations/claim` and what a worker does with its lease, named in the header `fineline-lease`.
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fineline_api::evaluation::LEASE_HEADER;
@@ -26,6 +26,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(heartbeat_evaluation))
         .routes(routes!(post_task_scores))
         .routes(routes!(put_samples).layer(DefaultBodyLimit::max(MAX_WHOLE_BYTES as usize)))
+        .routes(routes!(get_tokenizer_file))
         .routes(routes!(complete_evaluation))
         .routes(routes!(fail_evaluation))
 }
@@ -137,4 +138,27 @@ async fn fail_evaluation(
     Ok(Json(
         service::lease::fail(&app, &caller, id, lease(&headers)?, failure).await?,
     ))
+}
+
+/// A file of the tokenizer that the run lends to the checkpoint. Scope `evaluate`, with the lease's token.
+#[utoipa::path(get, path = "/evaluations/{id}/tokenizer/{path}", tag = "workers", operation_id = "get_tokenizer_file",
+    params(("id" = Uuid, Path), ("path" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = ErrorBody)))]
+async fn get_tokenizer_file(
+    State(app): State<App>,
+    caller: Caller,
+    Path((id, path)): Path<(Uuid, String)>,
+) -> ApiResult<Response> {
+    caller.require(Scope::Evaluate)?;
+    let bytes = service::tokenizer::file(&app, &caller, id, &path).await?;
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    Ok((HeaderMap::from_iter(headers), bytes).into_response())
 }

@@ -22,7 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_push_session))
         .routes(routes!(get_push_session, abort_push_session))
-        .routes(routes!(add_push_session_file))
+        .routes(routes!(add_push_session_file, list_push_session_files))
         .routes(routes!(commit_push_session))
         .routes(routes!(heartbeat_push_session))
 }
@@ -86,7 +86,8 @@ async fn get_push_session(
     ))
 }
 
-/// Gives a push session a file with its recipe; the same path again replaces it. Scope `write`.
+/// Gives a push session a file with its recipe. The same path again replaces it; in a session with a name, which several
+/// ranks fill, other bytes at a path are a 409. Scope `write`.
 #[utoipa::path(post, path = "/runs/{namespace}/{name}/push-sessions/{id}/files", tag = "push sessions",
     operation_id = "add_push_session_file",
     params(("namespace" = String, Path), ("name" = String, Path), ("id" = Uuid, Path)), request_body = CheckpointFile,
@@ -100,6 +101,20 @@ async fn add_push_session_file(
     let run = path.run(&app, &caller).await?;
     service::push_session::add_file(&app, &run, path.id, file).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The files that a push session was given so far, by path, without their chunks. Scope `write`.
+#[utoipa::path(get, path = "/runs/{namespace}/{name}/push-sessions/{id}/files", tag = "push sessions",
+    operation_id = "list_push_session_files",
+    params(("namespace" = String, Path), ("name" = String, Path), ("id" = Uuid, Path)),
+    responses((status = 200, body = Vec<CheckpointFile>), (status = "default", body = ErrorBody)))]
+async fn list_push_session_files(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<SessionPath>,
+) -> ApiResult<Json<Vec<CheckpointFile>>> {
+    let run = path.run(&app, &caller).await?;
+    Ok(Json(service::push_session::files(&app, &run, path.id).await?))
 }
 
 /// Commits a push session; 202 while its files are read back, 200 when its checkpoint is ready. Scope `write`.

@@ -3,7 +3,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use fineline_api::run::RunAttributes;
-use fineline_api::{CreateRun, Deletion, ErrorBody, Page, Retention, Run, RunPattern, Scope};
+use fineline_api::{
+    CreateRun, DefaultTokenizer, Deletion, ErrorBody, Page, Retention, Run, RunPattern, Scope, SetTokenizer,
+};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,6 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_run, list_runs))
         .routes(routes!(get_run, update_run, delete_run))
+        .routes(routes!(set_run_tokenizer))
         .routes(routes!(set_retention, delete_retention))
 }
 
@@ -85,6 +88,21 @@ async fn update_run(
 ) -> ApiResult<Json<Run>> {
     let run = caller.run(&app, &path.run()?, Scope::Write).await?;
     Ok(Json(service::run::update(&app, &run, attributes).await?))
+}
+
+/// Makes the tokenizer of a checkpoint the run's default, lent to steps that have none of their own. Scope `write`.
+#[utoipa::path(put, path = "/runs/{namespace}/{name}/tokenizer", tag = "runs", operation_id = "set_run_tokenizer",
+    params(("namespace" = String, Path), ("name" = String, Path)), request_body = SetTokenizer,
+    responses((status = 200, body = DefaultTokenizer), (status = 422, body = ErrorBody),
+        (status = "default", body = ErrorBody)))]
+async fn set_run_tokenizer(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<RunPath>,
+    Json(new): Json<SetTokenizer>,
+) -> ApiResult<Json<DefaultTokenizer>> {
+    let run = caller.run(&app, &path.run()?, Scope::Write).await?;
+    Ok(Json(service::tokenizer::set(&app, &caller, &run, new).await?))
 }
 
 /// `?force=&dry_run=`

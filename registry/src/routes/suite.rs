@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fineline_api::error::ErrorCode;
 use fineline_api::suite::{DEFINITION_PART, MAX_SUITE_BYTES, PATTERN_PART};
-use fineline_api::{Binding, CreateBinding, ErrorBody, Scope, Suite};
+use fineline_api::{BackfillPlan, Binding, CreateBinding, ErrorBody, Scope, Suite};
 use fineline_format::Digest;
 use serde::Deserialize;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -37,6 +37,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_suite))
         .routes(routes!(get_suite_blob))
         .routes(routes!(create_binding, list_bindings))
+        .routes(routes!(plan_binding))
         .routes(routes!(delete_binding))
 }
 
@@ -182,6 +183,18 @@ async fn create_binding(
         StatusCode::CREATED,
         Json(service::suite::bind(&app, &caller, new).await?),
     ))
+}
+
+/// What a binding with a back-fill would queue, without making it; the suite need not be uploaded yet. Scope `write`.
+#[utoipa::path(post, path = "/bindings/plan", tag = "suites", operation_id = "plan_binding", request_body = CreateBinding,
+    responses((status = 200, body = BackfillPlan), (status = "default", body = ErrorBody)))]
+async fn plan_binding(
+    State(app): State<App>,
+    caller: Caller,
+    Json(new): Json<CreateBinding>,
+) -> ApiResult<Json<BackfillPlan>> {
+    caller.require(Scope::Write)?;
+    Ok(Json(service::suite::plan(&app, &caller, new).await?))
 }
 
 /// The bindings that concern runs which the token reads. Scope `read`.

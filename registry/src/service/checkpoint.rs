@@ -6,11 +6,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fineline_api::reference::LATEST;
 use fineline_api::{Checkpoint, CheckpointFile, CheckpointState, Event, Page, Reference, Scope, Tensor};
-use fineline_format::{Digest, FileEntry, Manifest, weights};
+use fineline_format::{Digest, FileEntry, Manifest, evaluable, weights};
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
+use crate::db::checkpoint::CheckpointRow;
 use crate::db::file::FileRow;
 use crate::db::revision::{Of, RevisionFilter, RevisionRow};
 use crate::db::run::RunRow;
@@ -100,6 +101,7 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
     let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     let describe = |row: RevisionRow| {
         let content = row.checkpoint.and_then(|digest| checkpoints.get(&digest));
+        let not_evaluable = content.and_then(|content| not_evaluable(&row, content));
         let replaced = replaced.get(&row.step).filter(|_| row.current);
         let same_model = row.model_digest.and_then(|model| by_model.get(&model));
         let others = same_model.into_iter().flatten().filter(|step| **step != row.step);
@@ -112,6 +114,7 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
             state: row.state,
             current: row.current,
             evaluable: row.model_digest.is_some(),
+            not_evaluable,
             digest: row.checkpoint,
             weights_digest: row.weights_digest,
             model_digest: row.model_digest,
@@ -130,6 +133,16 @@ pub(crate) async fn describe(app: &App, run: &RunRow, rows: Vec<RevisionRow>) ->
         }
     };
     Ok(rows.into_iter().map(describe).collect())
+}
+
+/// Why a ready revision can't be evaluated.
+pub(crate) fn not_evaluable(row: &RevisionRow, content: &CheckpointRow) -> Option<String> {
+    if row.state != CheckpointState::Ready || row.model_digest.is_some() {
+        return None;
+    }
+    let manifest = Manifest::from_json(&content.manifest).ok()?;
+    let has_tokenizer = manifest.get("tokenizer.json").is_some();
+    evaluable::obstacle(&manifest, content.weights_digest.is_some(), has_tokenizer)
 }
 
 /// A page of a run's checkpoints by step.

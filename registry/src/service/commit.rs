@@ -13,7 +13,7 @@ use crate::db;
 use crate::db::push_session::SessionFile;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::push_session::{describe, find, not_open, step_exists};
+use crate::service::push_session::{describe, find, find_open, not_open, step_exists};
 use crate::service::{checkpoint, possession};
 
 /// Commits a session: its files must make the manifest that the pusher means, and every chunk must be there for the
@@ -33,17 +33,9 @@ pub(crate) async fn commit(
     if again && session.manifest_digest == Some(meant) {
         return describe(app, run, session).await;
     }
-    if session.state != PushSessionState::Open {
-        return Err(not_open(id));
-    }
+    find_open(app, run, id).await?;
     let files = db::push_session::files(app.db.reader(), id).await?;
-    let manifest = manifest_of(&files)?;
-    let found = manifest.digest();
-    if found != meant {
-        let n = files.len();
-        let message = format!("the session's {n} files make the manifest `{found}`, the commit means `{meant}`");
-        return Err(ApiError::unprocessable(message).hint("a file of another rank may be missing: add it, then commit"));
-    }
+    check_manifest(&files, meant)?;
     check_chunks(app, caller, &files).await?;
     let is_whole = checkpoint::is_whole(app, &meant).await?;
     let named: Vec<Digest> = files
@@ -57,6 +49,12 @@ pub(crate) async fn commit(
     let txn = db::write_txn(&app.db).await?;
     let revision = db::revision::get(&txn, revision_id).await?;
     db::push_session::set_manifest(&txn, id, &meant).await?;
+    // Another rank may have added a file meanwhile, or said another recipe of one, whose chunks nobody checked; none can
+    // from here on.
+    if db::push_session::files(&txn, id).await? != files {
+        let message = format!("push session `{id}` was given a file while it was committed");
+        return Err(ApiError::unprocessable(message).hint("commit once, when every rank is done"));
+    }
     match db::revision::current(&txn, run.id, session.step).await? {
         Some(current) if current.checkpoint == Some(meant) && is_whole => {
             let unchanged = PushSessionState::Committed;
@@ -85,6 +83,16 @@ pub(crate) async fn commit(
     txn.commit().await?;
     app.changed.notify_waiters();
     describe(app, run, find(app, run, id).await?).await
+}
+
+fn check_manifest(files: &[SessionFile], meant: Digest) -> ApiResult<()> {
+    let found = manifest_of(files)?.digest();
+    if found == meant {
+        return Ok(());
+    }
+    let n = files.len();
+    let message = format!("the session's {n} files make the manifest `{found}`, the commit means `{meant}`");
+    Err(ApiError::unprocessable(message).hint("a file of another rank may be missing: add it, then commit"))
 }
 
 fn lost_a_chunk() -> ApiError {

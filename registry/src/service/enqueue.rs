@@ -1,63 +1,84 @@
 //! Evaluation starts by itself: queueing what the suites bound to a run ask of a step.
 
-use fineline_api::{CheckpointState, EvaluationState, EventKind, Scope};
+use fineline_api::{Binding, CheckpointState, EvaluationState, EventKind, Scope};
 use fineline_format::Digest;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::db;
-use crate::db::evaluation::{EvaluationKey, EvaluationModel};
+use crate::db::evaluation::{EvaluationKey, EvaluationModel, NewEvaluation};
 use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::lease;
 
+/// The place of what a new step asks for: before every back-fill.
+const NEW_STEP: i64 = 0;
+
 /// Queues, in the transaction that makes a revision evaluable, an evaluation for every suite bound to its run. One that
 /// the namespace has already for the same model, suite and dtype is shown instead, when this run's own readers may read
 /// that one's run. Gives how many were queued.
 pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revision: &RevisionRow) -> ApiResult<u64> {
+    for_revision_at(txn, run, revision, NEW_STEP).await
+}
+
+/// The same at a place in the queue.
+pub(crate) async fn for_revision_at(
+    txn: &impl ConnectionTrait,
+    run: &RunRow,
+    revision: &RevisionRow,
+    place: i64,
+) -> ApiResult<u64> {
+    let mut n_queued = 0;
+    for binding in db::suite::bindings(txn).await? {
+        if binding.pattern.matches(&run.name) {
+            n_queued += u64::from(for_binding(txn, run, revision, &binding, place).await?);
+        }
+    }
+    Ok(n_queued)
+}
+
+/// The same for one binding, at a place in the queue. One that waits already for a back-fill goes to the new place.
+/// Whether an evaluation was queued.
+pub(crate) async fn for_binding(
+    txn: &impl ConnectionTrait,
+    run: &RunRow,
+    revision: &RevisionRow,
+    binding: &Binding,
+    place: i64,
+) -> ApiResult<bool> {
     let Some(model) = revision.model_digest else {
-        return Ok(0);
+        return Ok(false);
     };
     let checkpoint = revision
         .checkpoint
         .ok_or_else(|| ApiError::internal("an evaluable revision has no checkpoint"))?;
-    let mut n_queued = 0;
-    for binding in db::suite::bindings(txn).await? {
-        if !binding.pattern.matches(&run.name) {
-            continue;
-        }
-        let key = EvaluationKey {
-            model,
-            suite: binding.suite_digest,
-            dtype: binding.dtype,
-        };
-        if let Some(found) = reusable(txn, run, &key).await? {
-            db::evaluation::link(txn, revision.id, found.id).await?;
-            if !is_orphan(txn, run, &found).await? {
-                continue;
-            }
-            let data = json!({ "evaluation": found.id, "suite": binding.suite, "dtype": key.dtype });
-            lease::queue_anew(txn, found, revision.id).await?;
-            db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;
-            n_queued += 1;
-            continue;
-        }
-        let id = db::evaluation::insert(
-            txn,
-            run,
-            revision,
-            &key,
-            &binding.suite,
-            architecture(txn, checkpoint).await?,
-        )
-        .await?;
+    let key = EvaluationKey {
+        model,
+        suite: binding.suite_digest,
+        dtype: binding.dtype.clone(),
+    };
+    let told = |id| json!({ "evaluation": id, "suite": binding.suite, "dtype": binding.dtype });
+    if let Some(found) = reusable(txn, run, &key).await? {
+        let id = found.id;
         db::evaluation::link(txn, revision.id, id).await?;
-        let data = json!({ "evaluation": id, "suite": binding.suite, "dtype": key.dtype });
-        db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, data).await?;
-        n_queued += 1;
+        if is_orphan(txn, run, &found).await? {
+            lease::queue_anew(txn, found, revision.id).await?;
+            db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, told(id)).await?;
+            return Ok(true);
+        }
+        db::evaluation::move_queued(txn, id, place).await?;
+        return Ok(false);
     }
-    Ok(n_queued)
+    let new = NewEvaluation {
+        suite_name: &binding.suite,
+        architecture: architecture(txn, checkpoint).await?,
+        place,
+    };
+    let id = db::evaluation::insert(txn, run, revision, &key, new).await?;
+    db::evaluation::link(txn, revision.id, id).await?;
+    db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, told(id)).await?;
+    Ok(true)
 }
 
 async fn architecture(txn: &impl ConnectionTrait, checkpoint: Digest) -> ApiResult<Option<String>> {
@@ -75,16 +96,25 @@ async fn is_orphan(txn: &impl ConnectionTrait, run: &RunRow, found: &EvaluationM
 }
 
 /// An evaluation of that key that this run may show.
-async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey) -> ApiResult<Option<EvaluationModel>> {
+pub(crate) async fn reusable(
+    txn: &impl ConnectionTrait,
+    run: &RunRow,
+    key: &EvaluationKey,
+) -> ApiResult<Option<EvaluationModel>> {
     let mut found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
-    if let Some(own) = found.iter().position(|row| row.run_id == run.id) {
-        return Ok(Some(found.swap_remove(own)));
+    found.retain(|row| row.run_id == run.id || row.state != EvaluationState::Cancelled.as_str());
+    let runs: Vec<i64> = found.iter().map(|row| row.run_id).collect();
+    let shown = shown_with(txn, run, &runs).await?;
+    Ok(found.into_iter().find(|row| Some(row.run_id) == shown))
+}
+
+/// The first of `runs` whose scores this run may show: itself, or one that all of this run's readers may read.
+pub(crate) async fn shown_with(txn: &impl ConnectionTrait, run: &RunRow, runs: &[i64]) -> ApiResult<Option<i64>> {
+    if runs.contains(&run.id) {
+        return Ok(Some(run.id));
     }
-    for row in found
-        .into_iter()
-        .filter(|row| row.state != EvaluationState::Cancelled.as_str())
-    {
-        let other = db::run::get(txn, row.run_id).await?;
+    for &other_id in runs {
+        let other = db::run::get(txn, other_id).await?;
         let tokens = db::token::list_live(txn).await?;
         let reads = |scopes: &[Scope]| scopes.iter().any(|scope| *scope != Scope::Evaluate);
         let told_of_it = tokens
@@ -92,7 +122,7 @@ async fn reusable(txn: &impl ConnectionTrait, run: &RunRow, key: &EvaluationKey)
             .filter(|token| reads(&token.scopes) && token.pattern.matches(&run.name))
             .all(|token| token.pattern.matches(&other.name));
         if told_of_it {
-            return Ok(Some(row));
+            return Ok(Some(other_id));
         }
     }
     Ok(None)

@@ -13,7 +13,6 @@ use fineline_api::error::ErrorCode;
 use fineline_format::weights::{self, MAX_INDEX_BYTES, WeightFiles};
 use fineline_format::{Container, Digest, FormatError, Manifest, ReadAt, Tensor};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use crate::app::App;
 use crate::db;
@@ -24,6 +23,7 @@ use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::commit::manifest_of;
 use crate::service::content::{ReadError, hash_stored, is_sound, read_whole};
+use crate::service::model;
 use crate::service::stored_file::StoredFile;
 
 /// Files of a checkpoint that are read back at the same time.
@@ -33,14 +33,6 @@ const MAX_FILES: usize = 4;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 const PUSH_AGAIN: &str = "the file changed while it was pushed: push it again";
-
-/// What a tokenizer consists of, in the order in which the model digest takes it.
-const TOKENIZER_FILES: [&str; 4] = [
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-];
 
 /// What was found out about a checkpoint from its stored bytes.
 #[derive(Debug)]
@@ -77,11 +69,12 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
         None => None,
     };
     let weight_files = weights::weight_files(&manifest, index.as_deref()).map_err(refused)?;
-    let (weights_digest, tensors) = match &weight_files {
-        Some(found) => {
-            let (digest, tensors) = examine_weights(app, found, index.as_deref(), &mut files).await?;
-            (Some(digest), tensors)
-        }
+    let weights = match &weight_files {
+        Some(found) => examine_weights(app, found, index.as_deref(), &mut files).await?,
+        None => None,
+    };
+    let (weights_digest, tensors) = match weights {
+        Some((digest, tensors)) => (Some(digest), tensors),
         None => (None, BTreeSet::new()),
     };
     let architecture = match files.get("config.json") {
@@ -94,7 +87,8 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
         n_files: files.len() as u64,
         size_bytes: manifest.size_bytes(),
         weights_digest,
-        model_digest: model_digest(&manifest, weights_digest),
+        model_digest: model::own_tokenizer(&manifest)
+            .and_then(|tokenizer| model::model_digest(&manifest, &tokenizer, weights_digest)),
         architecture,
     };
     Ok(Examined {
@@ -162,23 +156,24 @@ async fn read_small(app: &App, file: &FileRow, path: &str, max_bytes: u64) -> Ap
 }
 
 /// Lists and digests the tensors of all shards, checks them against the index, and gives the weights digest with the
-/// names and shapes.
+/// names and shapes. `None` for weights in PyTorch's old form: they are kept and can't be read.
 async fn examine_weights(
     app: &App,
     found: &WeightFiles,
     index: Option<&[u8]>,
     files: &mut BTreeMap<String, FileRow>,
-) -> ApiResult<(Digest, BTreeSet<(String, Vec<u64>)>)> {
+) -> ApiResult<Option<(Digest, BTreeSet<(String, Vec<u64>)>)>> {
     let mut names_by_shard = BTreeMap::new();
     let mut rows = Vec::new();
     for shard in &found.shards {
         let file = files
             .get_mut(shard)
             .ok_or_else(|| ApiError::internal("a shard of the manifest has no file"))?;
-        let tensors = match file.tensors.take() {
-            Some(known) => known,
+        let known = match file.tensors.take() {
+            Some(known) => Some(known),
             None => read_tensors(app, shard, file).await?,
         };
+        let Some(tensors) = known else { return Ok(None) };
         names_by_shard.insert(
             shard.clone(),
             tensors
@@ -199,7 +194,7 @@ async fn examine_weights(
         .iter()
         .map(|(name, _, shape, _)| (name.clone(), shape.clone()))
         .collect();
-    Ok((weights::weights_digest(rows).map_err(refused)?, tensors))
+    Ok(Some((weights::weights_digest(rows).map_err(refused)?, tensors)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` asks for")]
@@ -207,7 +202,7 @@ fn refused(error: FormatError) -> ApiError {
     ApiError::unprocessable(error.to_string())
 }
 
-async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Vec<TensorRow>> {
+async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Option<Vec<TensorRow>>> {
     let stored = StoredFile::new(app, &file.chunks);
     let name = shard.to_owned();
     let read = move || {
@@ -228,7 +223,10 @@ async fn read_tensors(app: &App, shard: &str, file: &FileRow) -> ApiResult<Vec<T
     };
     let read: Result<Vec<TensorRow>, FormatError> =
         tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)?;
-    read.map_err(|error| match error {
+    if let Err(FormatError::LegacyTorch(_)) = &read {
+        return Ok(None);
+    }
+    read.map(Some).map_err(|error| match error {
         FormatError::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
             ApiError::unprocessable(format!("file `{shard}` ends before its tensors do"))
         }
@@ -251,52 +249,9 @@ fn architecture(config: &[u8]) -> ApiResult<Option<String>> {
     Ok(first.filter(|name| name.len() <= 128).map(str::to_owned))
 }
 
-/// The model digest: SHA-256 over `{"config":…,"tokenizer":{name:…},"weights":…}` in hex, sorted, no white space;
-/// `None` unless weights, config.json and tokenizer.json are there.
-fn model_digest(manifest: &Manifest, weights: Option<Digest>) -> Option<Digest> {
-    let hex = |name: &str| manifest.get(name).map(|file| file.digest.to_hex());
-    hex("tokenizer.json")?;
-    let tokenizer: BTreeMap<&str, String> = TOKENIZER_FILES
-        .into_iter()
-        .filter_map(|name| Some((name, hex(name)?)))
-        .collect();
-    let parts = BTreeMap::from([
-        ("config", json!(hex("config.json")?)),
-        ("tokenizer", json!(tokenizer)),
-        ("weights", json!(weights?.to_hex())),
-    ]);
-    Some(Digest::of(
-        &serde_json::to_vec(&parts).expect("strings are always JSON"),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use fineline_format::FileEntry;
-
     use super::*;
-
-    fn manifest(files: &[(&str, &[u8])]) -> Manifest {
-        let entry = |(path, bytes): &(&str, &[u8])| FileEntry {
-            path: (*path).to_owned(),
-            size_bytes: bytes.len() as u64,
-            digest: Digest::of(bytes),
-        };
-        Manifest::new(files.iter().map(entry).collect()).unwrap()
-    }
-
-    #[test]
-    fn a_changed_readme_is_the_same_model_and_a_changed_tokenizer_another() {
-        let weights = Some(Digest::of(b"w"));
-        let base = model_digest(&manifest(&[("config.json", b"c"), ("tokenizer.json", b"t")]), weights);
-        let readme = manifest(&[("config.json", b"c"), ("tokenizer.json", b"t"), ("README.md", b"r")]);
-        let tokenizer = manifest(&[("config.json", b"c"), ("tokenizer.json", b"u")]);
-        assert!(base.is_some());
-        assert_eq!(model_digest(&readme, weights), base);
-        assert_ne!(model_digest(&tokenizer, weights), base);
-        assert_eq!(model_digest(&readme, None), None);
-        assert_eq!(model_digest(&manifest(&[("config.json", b"c")]), weights), None);
-    }
 
     #[test]
     fn an_architecture_is_read_from_the_config_alone() {

@@ -1,9 +1,11 @@
-//! What the server keeps for itself: the files of suites, and sample logs. `kept_chunk` follows from both; here it is
-//! brought in line, for what was written before it was there and for what is not needed any more.
+//! What the server keeps for itself: the files of suites and of tokenizers that runs lend, and sample logs. `kept_chunk`
+//! follows from these; here it is brought in line, for what was written before it was there and for what is not needed
+//! any more.
 
 use std::collections::HashSet;
 
 use fineline_format::Digest;
+use sea_orm::ConnectionTrait;
 
 use crate::app::App;
 use crate::db;
@@ -16,8 +18,8 @@ const BATCH: u64 = 500;
 pub(crate) async fn tend(app: &App) -> ApiResult<()> {
     let conn = app.db.reader();
     let kept = kept_files(app).await?;
-    let suites = db::suite::files(conn).await?;
-    for file in suites.iter().filter(|file| !kept.contains(*file)) {
+    let named = named(conn).await?;
+    for file in named.iter().filter(|file| !kept.contains(*file)) {
         keep(app, file).await?;
     }
     let mut after = None;
@@ -30,12 +32,19 @@ pub(crate) async fn tend(app: &App) -> ApiResult<()> {
         }
     }
     let mut superfluous = Vec::new();
-    for file in kept.into_iter().filter(|file| !suites.contains(file)) {
+    for file in kept.into_iter().filter(|file| !named.contains(file)) {
         if !db::kept::is_sample_log(conn, &file).await? {
             superfluous.push(file);
         }
     }
     let_go(app, &superfluous).await
+}
+
+/// The files of all suites and of all tokenizers that are lent.
+async fn named(conn: &impl ConnectionTrait) -> ApiResult<HashSet<Digest>> {
+    let mut named = db::suite::files(conn).await?;
+    named.extend(db::tokenizer::all_files(conn).await?);
+    Ok(named)
 }
 
 async fn kept_files(app: &App) -> ApiResult<HashSet<Digest>> {
@@ -51,14 +60,14 @@ async fn kept_files(app: &App) -> ApiResult<HashSet<Digest>> {
 async fn keep(app: &App, file: &Digest) -> ApiResult<()> {
     let Some(row) = db::file::find(app.db.reader(), file).await? else {
         // Not repaired here: `fsck` tells of it.
-        tracing::error!(%file, "a file of a suite or a sample log has no row");
+        tracing::error!(%file, "a file of a suite, a tokenizer or a sample log has no row");
         return Ok(());
     };
     let txn = db::write_txn(&app.db).await?;
     match content::adopt(&txn, &row).await {
         Ok(()) => Ok(txn.commit().await?),
         Err(error) => {
-            tracing::error!(%file, %error, "a file of a suite or a sample log is not whole");
+            tracing::error!(%file, %error, "a file of a suite, a tokenizer or a sample log is not whole");
             Ok(())
         }
     }
@@ -70,9 +79,9 @@ async fn let_go(app: &App, files: &[Digest]) -> ApiResult<()> {
         return Ok(());
     }
     let txn = db::write_txn(&app.db).await?;
-    let suites = db::suite::files(&txn).await?;
+    let named = named(&txn).await?;
     for file in files {
-        if !suites.contains(file) && !db::kept::is_sample_log(&txn, file).await? {
+        if !named.contains(file) && !db::kept::is_sample_log(&txn, file).await? {
             db::kept::delete(&txn, file).await?;
         }
     }

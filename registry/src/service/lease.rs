@@ -28,6 +28,7 @@ use crate::db::evaluation::{EvaluationFilter, EvaluationModel};
 use crate::db::suite::SuiteRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::token::{generate_secret, secret_from};
+use crate::service::tokenizer;
 
 const MAX_FAILURES: i32 = 3;
 const MAX_EXPIRIES: i32 = 5;
@@ -139,6 +140,9 @@ async fn give(
     row.lease_sha256 = Some(Digest::of(token.as_bytes()).as_bytes().to_vec());
     row.lease_expires_at_ms = Some(now + ms(ttl_s));
     let suite = suite(txn, &row).await?;
+    let lent = row.tokenizer_digest.as_deref().map(<[u8; 32]>::try_from).transpose();
+    let lent = lent.map_err(ApiError::internal)?.map(Digest::from_bytes);
+    let tokenizer = tokenizer::lent(txn, lent).await?;
     db::evaluation::save(txn, row).await?;
     let scored = scored(txn, id, claim.harness_version.as_deref()).await?;
     let evaluation = shown(txn, id).await?;
@@ -149,6 +153,7 @@ async fn give(
         evaluation,
         suite,
         scored,
+        tokenizer,
     })))
 }
 

@@ -1,5 +1,5 @@
 //! Push sessions: opening, filling, ending. Nothing of one is visible before its checkpoint is ready; committing stands
-//! in `commit`.
+//! in `commit`, sharing one by name in `join`.
 
 use fineline_api::error::{ErrorCode, ErrorDetail};
 use fineline_api::reference::{LATEST, check_given_name, check_name};
@@ -16,7 +16,7 @@ use crate::db::revision::NewRevision;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::recipe;
-use crate::service::checkpoint;
+use crate::service::{checkpoint, join};
 
 /// The most of anything that a push may say besides its files.
 const MAX_METADATA_BYTES: usize = 16 << 10;
@@ -36,6 +36,11 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
     };
     let txn = db::write_txn(&app.db).await?;
     check_names(&txn, run, &new).await?;
+    if let Some(name) = new.session_name.clone() {
+        let session = join::join(&txn, run, name, new).await?;
+        txn.commit().await?;
+        return describe(app, run, session).await;
+    }
     let current = db::revision::current(&txn, run.id, step).await?;
     let session = match (current, manifest_digest) {
         (Some(row), Some(manifest)) if row.checkpoint == Some(manifest) && is_whole => {
@@ -43,6 +48,7 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
                 run_id: run.id,
                 revision_id: None,
                 step,
+                name: None,
                 state: PushSessionState::Committed,
                 unchanged: true,
                 manifest_digest,
@@ -60,19 +66,7 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
 
 async fn open_or_resume(txn: &DatabaseTransaction, run: &RunRow, new: CreatePushSession) -> ApiResult<SessionRow> {
     let (step, manifest_digest) = (new.step, new.manifest_digest);
-    let per_step = run.attributes.tokens_per_step;
-    let revision = NewRevision {
-        run_id: run.id,
-        step,
-        label: new.label,
-        tokens: new
-            .tokens
-            .or_else(|| per_step.and_then(|tokens| tokens.checked_mul(step))),
-        loss: new.loss,
-        metadata: new.metadata,
-        tags: new.tags,
-        replace: new.replace,
-    };
+    let revision = new_revision(run, new);
     if let Some(manifest) = &manifest_digest
         && let Some(session) = db::push_session::find_unfinished(txn, run.id, step, manifest).await?
     {
@@ -87,11 +81,29 @@ async fn open_or_resume(txn: &DatabaseTransaction, run: &RunRow, new: CreatePush
         run_id: run.id,
         revision_id: Some(revision.id),
         step,
+        name: None,
         state: PushSessionState::Open,
         unchanged: false,
         manifest_digest,
     };
     Ok(db::push_session::insert(txn, session).await?)
+}
+
+/// What a push says of its step.
+pub(crate) fn new_revision(run: &RunRow, new: CreatePushSession) -> NewRevision {
+    let per_step = run.attributes.tokens_per_step;
+    NewRevision {
+        run_id: run.id,
+        step: new.step,
+        label: new.label,
+        tokens: new
+            .tokens
+            .or_else(|| per_step.and_then(|tokens| tokens.checked_mul(new.step))),
+        loss: new.loss,
+        metadata: new.metadata,
+        tags: new.tags,
+        replace: new.replace,
+    }
 }
 
 /// Checks the names that the step will bear against those that the run has.
@@ -116,6 +128,16 @@ fn check_request(new: &CreatePushSession) -> ApiResult<()> {
         return Err(ApiError::invalid(format!(
             "step `{}` or its tokens are beyond 2^63",
             new.step
+        )));
+    }
+    match &new.session_name {
+        Some(name) => check_name("session name", name).map_err(ApiError::invalid)?,
+        None if new.join_only => return Err(ApiError::invalid("only a session with a name can be joined")),
+        None => {}
+    }
+    if let (Some(name), Some(_)) = (&new.session_name, &new.manifest_digest) {
+        return Err(ApiError::invalid(format!(
+            "session `{name}` is of several ranks and has no manifest before its commit"
         )));
     }
     if new.loss.is_some_and(|loss| !loss.is_finite()) {
@@ -165,10 +187,10 @@ pub(crate) fn not_open(id: Uuid) -> ApiError {
 /// 404 when there is none of that id, 409 when it is not open.
 pub(crate) async fn find_open(app: &App, run: &RunRow, id: Uuid) -> ApiResult<SessionRow> {
     let session = find(app, run, id).await?;
-    if session.state == PushSessionState::Open {
-        Ok(session)
-    } else {
-        Err(not_open(id))
+    match (&session.name, session.state) {
+        (_, PushSessionState::Open) => Ok(session),
+        (Some(name), state) => Err(join::closed(name, id, state)),
+        (None, _) => Err(not_open(id)),
     }
 }
 
@@ -202,10 +224,23 @@ pub(crate) async fn get(app: &App, run: &RunRow, id: Uuid, wait: std::time::Dura
 /// A session as the API shows it.
 pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> ApiResult<PushSession> {
     let conn = app.db.reader();
-    let warnings = match session.revision_id {
-        Some(id) if session.state == PushSessionState::Committed => db::revision::get(conn, id).await?.warnings,
-        _ => Vec::new(),
-    };
+    let (mut warnings, mut not_evaluable) = (Vec::new(), None);
+    if session.state == PushSessionState::Committed {
+        let revision = match session.revision_id {
+            Some(id) => Some(db::revision::get(conn, id).await?),
+            None => db::revision::current(conn, run.id, session.step).await?,
+        };
+        if let Some(revision) = revision {
+            let digests: Vec<Digest> = revision.checkpoint.into_iter().collect();
+            let contents = db::checkpoint::find_many(conn, &digests).await?;
+            not_evaluable = contents
+                .values()
+                .find_map(|content| checkpoint::not_evaluable(&revision, content));
+            if session.revision_id.is_some() {
+                warnings = revision.warnings;
+            }
+        }
+    }
     let failure: Option<ErrorDetail> = session
         .failure
         .as_deref()
@@ -216,6 +251,7 @@ pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> Ap
         id: session.id,
         run: run.name.clone(),
         step: session.step,
+        session_name: session.name,
         state: session.state,
         unchanged: session.unchanged,
         digest: session
@@ -226,16 +262,33 @@ pub(crate) async fn describe(app: &App, run: &RunRow, session: SessionRow) -> Ap
         received_bytes: session.received_bytes,
         failure,
         warnings,
+        not_evaluable,
         created_at: chrono::DateTime::from_timestamp_millis(session.created_at_ms).unwrap_or_default(),
     })
+}
+
+/// The files of a session without their recipes, by path.
+///
+/// # Errors
+/// 404 when there is none of that id.
+pub(crate) async fn files(app: &App, run: &RunRow, id: Uuid) -> ApiResult<Vec<CheckpointFile>> {
+    find(app, run, id).await?;
+    let files = db::push_session::files(app.db.reader(), id).await?;
+    let describe = |file: SessionFile| CheckpointFile {
+        path: file.path,
+        size_bytes: file.size_bytes,
+        digest: file.digest,
+        chunks: Vec::new(),
+    };
+    Ok(files.into_iter().map(describe).collect())
 }
 
 /// Gives a session a file with its recipe.
 ///
 /// # Errors
-/// 422 for a path or a recipe that breaks a rule, 404 / 409 for the session.
+/// 422 for a path or a recipe that breaks a rule, 404 / 409 for the session, 409 where another rank added other bytes.
 pub(crate) async fn add_file(app: &App, run: &RunRow, id: Uuid, file: CheckpointFile) -> ApiResult<()> {
-    find_open(app, run, id).await?;
+    let session = find_open(app, run, id).await?;
     check_path(&file.path).map_err(|error| ApiError::unprocessable(error.to_string()))?;
     recipe::check(&file.path, file.size_bytes, &file.chunks).map_err(ApiError::unprocessable)?;
     if file.size_bytes == 0 && file.digest != Digest::of(b"") {
@@ -252,6 +305,7 @@ pub(crate) async fn add_file(app: &App, run: &RunRow, id: Uuid, file: Checkpoint
     if !db::push_session::touch(&txn, id, 0, 0).await? {
         return Err(not_open(id));
     }
+    join::check_file(&txn, &session, &file).await?;
     db::push_session::put_file(&txn, id, &file).await?;
     if db::push_session::count_files(&txn, id).await? > MAX_FILES as u64 {
         return Err(ApiError::unprocessable(format!(

@@ -18,7 +18,7 @@ use crate::db::run::RunRow;
 use crate::error::ApiResult;
 use crate::service::examine::Examined;
 use crate::service::verify::LEASE_MS;
-use crate::service::{checkpoint, chunk, commit, content, enqueue, possession, push_session};
+use crate::service::{checkpoint, chunk, commit, content, enqueue, possession, push_session, tokenizer};
 
 /// Publishes what was examined; nothing happens when `verifier` has lost its claim.
 ///
@@ -52,6 +52,7 @@ pub(crate) async fn publish(
         _ => {}
     }
     publish_content(&txn, run, &examined).await?;
+    tokenizer::lend(&txn, run.id, &mut revision, &examined.manifest).await?;
     fail_point!("ready.published");
     db::verification::succeed(&txn, &revision).await?;
     for tag in &revision.tags {

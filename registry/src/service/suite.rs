@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use fineline_api::error::ErrorCode;
-use fineline_api::{Binding, CreateBinding, RunPattern, Scope, Suite};
+use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern, Scope, Suite};
 use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteDefinition};
 use fineline_format::task::TaskFile;
@@ -13,13 +13,9 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
-use crate::db::revision::RevisionFilter;
 use crate::db::suite::SuiteRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::{content, enqueue};
-
-/// Revisions that one transaction of a back-fill looks at.
-const BACKFILL_BATCH: u64 = 100;
+use crate::service::{backfill, content};
 
 /// A suite as uploaded.
 #[derive(Debug)]
@@ -168,39 +164,24 @@ pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiR
     let txn = db::write_txn(&app.db).await?;
     let mut binding = db::suite::bind(&txn, &new.pattern, &new.suite, &name, dtype.as_str()).await?;
     txn.commit().await?;
-    if new.backfill {
-        binding.n_queued = backfill(app, &new.pattern).await?;
-        app.changed.notify_waiters();
+    if new.backfill != Backfill::None {
+        binding.n_queued = backfill::fill(app, &binding, new.backfill).await?;
     }
     Ok(binding)
 }
 
-async fn backfill(app: &App, pattern: &RunPattern) -> ApiResult<u64> {
-    let mut n_queued = 0;
-    let mut after_run = None;
-    while let Some(run) = db::run::list(app.db.reader(), &[pattern], after_run.as_ref(), 1)
-        .await?
-        .pop()
-    {
-        let filter = RevisionFilter {
-            state: Some(fineline_api::CheckpointState::Ready),
-            evaluable: true,
-            ..RevisionFilter::default()
-        };
-        let mut after = None;
-        loop {
-            let rows = db::revision::list(app.db.reader(), run.id, filter, after, BACKFILL_BATCH).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some((last.step, last.id));
-            let txn = db::write_txn(&app.db).await?;
-            for revision in &rows {
-                n_queued += enqueue::for_revision(&txn, &run, revision).await?;
-            }
-            txn.commit().await?;
-        }
-        after_run = Some(run.name);
-    }
-    Ok(n_queued)
+/// What binding a suite would queue, without doing it. A suite that the caller may not know of is as one that is not
+/// there yet: nothing was measured by it.
+///
+/// # Errors
+/// 403 for runs that are not the caller's, 400 for a dtype that is none.
+pub(crate) async fn plan(app: &App, caller: &Caller, new: CreateBinding) -> ApiResult<BackfillPlan> {
+    require_pattern(caller, &new.pattern)?;
+    let dtype: EvalDtype = new.dtype.parse().map_err(ApiError::invalid)?;
+    let row = db::suite::find(app.db.reader(), &new.suite).await?;
+    let known = row.is_some_and(|row| row.known_to(&caller.pattern).is_some());
+    let measure = (new.suite, dtype.as_str(), known);
+    backfill::plan(app, &new.pattern, measure, new.backfill).await
 }
 
 /// The bindings that concern runs which the caller may read.

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, collect, lease, push_session, retention, web_session};
+use crate::service::{chunk, collect, lease, push_session, retention, tokenizer, web_session};
 
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -73,5 +73,6 @@ pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
     }
     retention::apply_all(app).await?;
     web_session::expire(app).await?;
-    lease::expire(app).await
+    lease::expire(app).await?;
+    tokenizer::catch_up(app).await
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::{
-    ClaimEvaluation, CompleteEvaluation, CreateBinding, EvaluationState, FailEvaluation, Lease, Progress, RunPattern,
-    Scope,
+    Backfill, ClaimEvaluation, CompleteEvaluation, CreateBinding, EvaluationState, FailEvaluation, Lease, Progress,
+    RunPattern, Scope,
 };
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteTask};
@@ -57,7 +57,7 @@ pub(super) async fn queued_with(fixture: &Fixture, tasks: &[&str]) -> (Caller, C
         pattern: RunPattern::All,
         suite: kept.digest,
         dtype: "float32".to_owned(),
-        backfill: false,
+        backfill: Backfill::None,
     };
     suite::bind(&fixture.app, &admin, binding).await.unwrap();
     pusher.push(1, &model(1.0)).await.unwrap();

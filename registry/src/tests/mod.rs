@@ -11,4 +11,5 @@ mod model;
 mod possession;
 mod push;
 mod refused;
+mod tokenizer;
 mod web_session;

@@ -166,6 +166,9 @@ fn table_row(columns: &BTreeSet<Column>, row: &Row) -> Markup {
 
 fn state(step: &Checkpoint) -> String {
     let counts = &step.evaluations;
+    if let Some(why) = &step.not_evaluable {
+        return format!("ready, not evaluable: {why}");
+    }
     match step.state {
         CheckpointState::Ready if counts.leased > 0 => "ready, being evaluated".to_owned(),
         CheckpointState::Ready if counts.queued > 0 => "ready, waits for a worker".to_owned(),

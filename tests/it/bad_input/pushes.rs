@@ -67,11 +67,6 @@ fn pushes() -> Vec<Push> {
             "directory is missing",
         ),
         (
-            "a pickle from before 2020",
-            vec![("pytorch_model.bin", b"\x80\x02}.".to_vec())],
-            "legacy form",
-        ),
-        (
             "an index that is no JSON",
             with_index("{".to_owned()),
             "EOF while parsing",

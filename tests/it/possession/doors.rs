@@ -69,6 +69,10 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
         ),
         ("get_push_session", Empty(get.clone(), session.clone())),
         (
+            "list_push_session_files",
+            Empty(get.clone(), format!("{session}/files")),
+        ),
+        (
             "add_push_session_file",
             Json(post.clone(), format!("{run}/push-sessions/SESSION/files"), file),
         ),
@@ -85,6 +89,18 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
             Empty(post.clone(), format!("{session}/heartbeat")),
         ),
         ("abort_push_session", Empty(Method::DELETE, session)),
+        (
+            "set_run_tokenizer",
+            Json(
+                put.clone(),
+                format!("{run}/tokenizer"),
+                json!({"run": "lab/open", "reference": reference}),
+            ),
+        ),
+        (
+            "get_tokenizer_file",
+            Empty(get.clone(), format!("{evaluation}/tokenizer/tokenizer.json")),
+        ),
         (
             "set_tag",
             Json(put.clone(), format!("{run}/tags/best"), json!({"reference": reference})),
@@ -117,6 +133,14 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
                 post.clone(),
                 "/bindings".to_owned(),
                 json!({"pattern": "lab/open", "suite": things.suite, "dtype": "float32"}),
+            ),
+        ),
+        (
+            "plan_binding",
+            Json(
+                post.clone(),
+                "/bindings/plan".to_owned(),
+                json!({"pattern": "lab/open", "suite": things.suite, "dtype": "float32", "backfill": "all"}),
             ),
         ),
         (

@@ -38,6 +38,9 @@ pub(crate) struct Model {
     pub(crate) created_at_ms: i64,
     pub(crate) started_at_ms: Option<i64>,
     pub(crate) finished_at_ms: Option<i64>,
+    pub(crate) place: i64,
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub(crate) tokenizer_digest: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

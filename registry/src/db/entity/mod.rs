@@ -21,5 +21,6 @@ pub(crate) mod suite;
 pub(crate) mod suite_pattern;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod tokenizer;
 pub(crate) mod web_session;
 pub(crate) mod worker;

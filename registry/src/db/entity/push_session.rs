@@ -20,6 +20,7 @@ pub(crate) struct Model {
     pub(crate) failure: Option<String>,
     pub(crate) created_at_ms: i64,
     pub(crate) heartbeat_at_ms: i64,
+    pub(crate) session_name: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -30,6 +30,8 @@ pub(crate) struct Model {
     pub(crate) ready_at_ms: Option<i64>,
     pub(crate) verifier: Option<Uuid>,
     pub(crate) verifier_until_ms: Option<i64>,
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub(crate) tokenizer_digest: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

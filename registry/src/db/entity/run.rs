@@ -12,6 +12,8 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) attributes: Json,
     pub(crate) created_at_ms: i64,
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub(crate) tokenizer_digest: Option<Vec<u8>>,
     #[sea_orm(nullable)]
     pub(crate) retention: Option<Json>,
     pub(crate) deleted_at_ms: Option<i64>,

@@ -1,0 +1,154 @@
+//! Why a checkpoint can be stored and not evaluated, told from the names of its files: what trainers write for their own
+//! restart is no model that an evaluator could load.
+//!
+//! **Invariant:** only what [`crate::weights::weight_files`] names is weights; an optimizer's file beside them changes
+//! nothing.
+
+use crate::Manifest;
+use crate::weights::form_path;
+
+/// What a tokenizer consists of, `tokenizer.json` at least.
+pub const TOKENIZER_FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+
+/// What stands between a checkpoint and its evaluation, and what to do about it; `None` when nothing does.
+/// `has_weights` says whether tensors could be read from it, `has_tokenizer` whether one is there, of its own or of its
+/// run.
+pub fn obstacle(manifest: &Manifest, has_weights: bool, has_tokenizer: bool) -> Option<String> {
+    if !has_weights {
+        return Some(without_weights(manifest));
+    }
+    if manifest.get("config.json").is_none() {
+        return Some("no config.json: push it beside the weights".to_owned());
+    }
+    if has_tokenizer {
+        return None;
+    }
+    let only_sentencepiece = manifest.get("tokenizer.model").is_some() && manifest.get("tokenizer.json").is_none();
+    Some(if only_sentencepiece {
+        "no tokenizer.json, `tokenizer.model` alone is not read: convert it (transformers' \
+            `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`) and push it, or set the run's default (`fineline run tokenizer`)"
+            .to_owned()
+    } else {
+        "no tokenizer: push one, or set the run's default (`fineline run tokenizer`)".to_owned()
+    })
+}
+
+/// A trainer's own way to keep a model, by the name of one of its files.
+fn trainers_form(name: &str) -> Option<(&'static str, &'static str)> {
+    let zero = name.starts_with("zero_pp_rank_") || name.starts_with("bf16_zero_pp_rank_");
+    let engine = name.ends_with("_model_states.pt") || name.ends_with("_optim_states.pt");
+    if name.ends_with(".distcp") {
+        let how = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR pytorch_model.bin";
+        Some(("sharded as torch.distributed.checkpoint", how))
+    } else if zero || engine {
+        Some((
+            "sharded by DeepSpeed ZeRO",
+            "python zero_to_fp32.py DIR OUT --safe_serialization",
+        ))
+    } else if name == "model_optim_rng.pt" || name == "distrib_optim.pt" {
+        Some(("sharded by Megatron", "Megatron's tools/checkpoint/convert.py"))
+    } else {
+        None
+    }
+}
+
+fn without_weights(manifest: &Manifest) -> String {
+    if let Some(path) = form_path(manifest) {
+        return format!(
+            "`{path}` is in PyTorch's form from before 1.6 and is not read: save the model again as safetensors"
+        );
+    }
+    for file in manifest.files() {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        if let Some((what, how)) = trainers_form(name) {
+            let path = &file.path;
+            return format!("{what} (`{path}`): convert it with `{how}` and push what comes out with its config.json");
+        }
+    }
+    let nested = manifest.files().iter().find_map(|file| {
+        let (folder, name) = file.path.rsplit_once('/')?;
+        crate::weights::is_form(name).then_some(folder)
+    });
+    match nested {
+        Some(folder) => format!("its weights lie in the folder `{folder}`: push that folder as the step"),
+        None => {
+            "no weights: neither `model.safetensors` nor `pytorch_model.bin` nor an index of their shards".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Digest, FileEntry};
+
+    fn told(paths: &[&str], has_weights: bool) -> Option<String> {
+        let entry = |path: &&str| FileEntry {
+            path: (*path).to_owned(),
+            size_bytes: 0,
+            digest: Digest::of(b""),
+        };
+        let manifest = Manifest::new(paths.iter().map(entry).collect()).unwrap();
+        obstacle(&manifest, has_weights, manifest.get("tokenizer.json").is_some())
+    }
+
+    #[test]
+    fn each_trainers_form_is_named_with_its_way_out() {
+        for (paths, words) in [
+            (
+                &["__0_0.distcp", ".metadata", "config.json"][..],
+                ["`__0_0.distcp`", "dcp_to_torch"],
+            ),
+            (
+                &["model/__1_0.distcp", "latest"],
+                ["torch.distributed.checkpoint", "config.json"],
+            ),
+            (
+                &["global_step500/zero_pp_rank_0_mp_rank_00_optim_states.pt"],
+                ["ZeRO", "zero_to_fp32.py"],
+            ),
+            (
+                &["global_step500/mp_rank_00_model_states.pt"],
+                ["ZeRO", "global_step500/"],
+            ),
+            (
+                &["bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt"],
+                ["ZeRO", "zero_to_fp32.py"],
+            ),
+            (&["iter_0000500/mp_rank_00/model_optim_rng.pt"], ["Megatron", "convert"]),
+            (&["pytorch_model.bin", "config.json"], ["before 1.6", "safetensors"]),
+            (
+                &["hf/model.safetensors", "hf/config.json"],
+                ["`hf`", "push that folder"],
+            ),
+            (
+                &["optimizer.pt", "scheduler.pt", "rng_state_0.pth"],
+                ["no weights", "pytorch_model.bin"],
+            ),
+        ] {
+            let reason = told(paths, false).unwrap();
+            assert!(words.iter().all(|word| reason.contains(word)), "{paths:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn weights_need_config_and_tokenizer_and_nothing_else_matters() {
+        let model = ["config.json", "model.safetensors", "tokenizer.json"];
+        assert_eq!(told(&model, true), None);
+        let trained = [
+            "optimizer.pt",
+            "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "rng_state.pth",
+        ];
+        assert_eq!(told(&[&model[..], &trained].concat(), true), None);
+        assert!(told(&model[1..], true).unwrap().contains("no config.json"));
+        assert!(told(&model[..2], true).unwrap().contains("no tokenizer:"));
+        let old = told(&["config.json", "pytorch_model.bin", "tokenizer.model"], true).unwrap();
+        assert!(old.contains("`tokenizer.model` alone"), "{old}");
+    }
+}
