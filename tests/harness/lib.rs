@@ -82,7 +82,7 @@ pub fn checkpoint(parent: &Path, name: &str, n: usize, seed: u32) -> PathBuf {
     );
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    let mut state = seed | 1;
+    let mut state = seed.wrapping_mul(2) | 1;
     for _ in 0..n {
         state ^= state << 13;
         state ^= state >> 17;
