@@ -25,7 +25,7 @@ check "a commit that lacks a rank's file is refused" refused "are wanted" fineli
 rank 2 >"$work/out-2" 2>/dev/null
 fineline push lab/run 512 --session job-7 --commit --files 5 >/dev/null 2>"$work/err"
 mkdir "$work/whole"
-cp "$work"/rank-[123]/* "$work/whole/"
+for rank in 1 2 3; do cp "$work/rank-$rank"/* "$work/whole/"; done
 check "three ranks, one commit: 5 files, identical" identical lab/run@512 "$work/whole"
 why=$(fineline show lab/run@512 --json | field not_evaluable)
 check "it says why it can't be evaluated: $why" grep -q tokenizer <<<"$why"
@@ -37,8 +37,6 @@ check "a sharded trainer state is stored: $(fineline show lab/run@513 --json | f
     identical lab/run@513 "$work/trainer"
 
 python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites" 2>/dev/null
-plan=$(fineline suite apply "$work/suites/rolling.yaml" --run lab/run --backfill all --dry-run --json)
-check "a back-fill states its counts before it starts: $plan" grep -q '"n_to_queue"' <<<"$(tr -d ' \n' <<<"$plan")"
 fineline suite apply "$work/suites/rolling.yaml" --run lab/run --backfill all --yes >/dev/null 2>&1
 check "nothing can be evaluated yet" test "$(fineline scores lab/run --json)" = "[]"
 mkdir "$work/tokenizer"
@@ -54,5 +52,15 @@ fineline push lab/own 512 "$(step_dir 512)" >/dev/null
 fineline wait lab/own --timeout 600 >/dev/null 2>&1
 own=$(fineline scores lab/own --json | python3 -c 'import json, sys; print(*[s["value"] for s in json.load(sys.stdin) if s["metric"] == "bits_per_byte"])')
 check "with the run's default tokenizer it is evaluated: $late bits per byte, as with its own: $own" test -n "$late" -a "$late" = "$own"
+
+for step in 750 1000; do fineline push lab/own $step "$(step_dir $step)" >/dev/null 2>&1; done
+printf 'suite: late\ntasks: [%s]\nlimit: 5\n' "$data/lm_eval/tasks/sciq.yaml" >"$work/late.yaml"
+planned() { fineline suite apply "$work/late.yaml" --run lab/own --backfill "$1" --dry-run --json | field n_to_queue; }
+counts="$(planned all) $(planned newest=2) $(planned coarse)"
+check "a suite bound late states its counts before it starts (all, newest 2, coarse): $counts" test "$counts" = "3 2 3"
+fineline suite apply "$work/late.yaml" --run lab/own --backfill newest=2 --yes >/dev/null 2>&1
+fineline wait lab/own --timeout 600 >/dev/null 2>&1
+steps=$(fineline scores lab/own --task local_sciq --metric acc --json | python3 -c 'import json, sys; print(*[s["step"] for s in json.load(sys.stdin)])')
+check "the newest two were evaluated: $steps" test "$steps" = "750 1000"
 stop_server
 check "sound" sound "$dir"
