@@ -30,6 +30,12 @@ impl Pusher<'_> {
     }
 }
 
+fn chunks_of(files: &[TestFile]) -> Vec<Digest> {
+    let files = described(files);
+    let chunks = files.iter().flat_map(|file| &file.chunks);
+    chunks.map(|chunk| chunk.digest).collect()
+}
+
 async fn n_frames(fixture: &Fixture) -> usize {
     db::frame::list_chunks(fixture.app.db.reader(), None, 1000)
         .await
@@ -107,11 +113,7 @@ async fn a_deleted_step_can_be_pushed_again_within_the_grace_and_after_it() {
     let fixture = Fixture::new().await;
     let pusher = fixture.run("lab/run").await;
     let files = model(1.0);
-    let chunks: Vec<Digest> = described(&files)
-        .iter()
-        .flat_map(|file| &file.chunks)
-        .map(|chunk| chunk.digest)
-        .collect();
+    let chunks = chunks_of(&files);
     pusher.push(1, &files).await.unwrap();
     pusher.delete(1, FORCE).await.unwrap();
     collect::collect(&fixture.app, false).await.unwrap();
@@ -140,31 +142,28 @@ async fn a_deleted_step_can_be_pushed_again_within_the_grace_and_after_it() {
 
 #[tokio::test]
 async fn what_missing_said_is_there_stays_until_the_commit() {
-    // Given a step whose chunks a push of another run was told to be held, and that is deleted then
+    // Given a step that was deleted, and whose grace is nearly over
     let fixture = Fixture::new().await;
     let (a, mut b) = (fixture.run("lab/a").await, fixture.run("lab/b").await);
     let files = model(1.0);
     a.push(1, &files).await.unwrap();
+    a.delete(1, FORCE).await.unwrap();
+    collect::collect(&fixture.app, false).await.unwrap();
+    fixture.age(Duration::from_secs(70 * 3600)).await;
+    // When a push of another run is told that its chunks are there, and the grace ends before it commits
     b.caller = fixture
         .caller(fineline_api::Scope::Write, "lab/*".parse().unwrap())
         .await;
     let session = b.open(5).await;
-    let chunks: Vec<Digest> = described(&files)
-        .iter()
-        .flat_map(|file| &file.chunks)
-        .map(|chunk| chunk.digest)
-        .collect();
-    a.delete(1, FORCE).await.unwrap();
-    collect::collect(&fixture.app, false).await.unwrap();
+    let chunks = chunks_of(&files);
     assert!(
         chunk::missing(&fixture.app, &b.caller, chunks)
             .await
             .unwrap()
             .is_empty()
     );
-    // When it is collected twice in less than the grace
     for _ in 0..2 {
-        fixture.age(Duration::from_secs(20 * 3600)).await;
+        fixture.age(Duration::from_secs(10 * 3600)).await;
         collect::collect(&fixture.app, false).await.unwrap();
     }
     // Then the push commits without sending a byte

@@ -80,7 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => run.clone().prop_map(|run| Op::DeleteRun { run }),
         1 => run.prop_map(|run| Op::KeepLast { run }),
         4 => Just(Op::Collect),
-        3 => prop_oneof![Just(6_u64), Just(30), Just(100)].prop_map(|hours| Op::Pass { hours }),
+        3 => prop_oneof![Just(6_u64), Just(30), Just(67), Just(100)].prop_map(|hours| Op::Pass { hours }),
     ];
     let calm = calm.boxed();
     prop_oneof![
