@@ -5,6 +5,8 @@
 #   FUZZ_SECONDS=600             how long each fuzz target runs; 60 when it is not set
 #   FUZZ_ONLY=1                  the fuzz targets alone
 #
+# Beside the quick ring: the pages and the API behind nginx with TLS, 400 sequences of the store's model, and the fuzz targets.
+#
 # Fuzzing needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and a C++ compiler. What it finds lies in
 # tests/fuzz/artifacts; the inputs that it grows are kept beside the build and are where the next run begins.
 set -uo pipefail
@@ -30,6 +32,10 @@ fuzz() { # TARGET
 
 if [[ ${FUZZ_ONLY:-} != 1 ]]; then
     part quick env -u RUSTC_BOOTSTRAP tests/run.sh --lint "$@"
+fi
+if [[ ${FUZZ_ONLY:-} != 1 ]]; then
+    part proxy env -u RUSTC_BOOTSTRAP tests/full/proxy.sh "$@"
+    part model env -u RUSTC_BOOTSTRAP PROPTEST_CASES=400 cargo test --locked -p fineline-registry --lib model
 fi
 part fuzz-fmt cargo fmt --manifest-path "$fuzz_dir/Cargo.toml" --check
 targets=$(CARGO_TARGET_DIR=$fuzz_target_dir cargo fuzz list --fuzz-dir "$fuzz_dir" 2>/dev/null) || targets=

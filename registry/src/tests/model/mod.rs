@@ -105,7 +105,7 @@ async fn cut_at<T>(at: usize, future: impl Future<Output = T>) -> Option<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_nothing_is_left(ops in proptest::collection::vec(op(), 1..40)) {
