@@ -2,7 +2,7 @@
 # The quick ring: unit, property, doc and integration tests, then the acceptance scripts.
 #
 #   tests/run.sh             runs the tests
-#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3, faketime)
+#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3, procps, faketime)
 #   tests/run.sh --lint      formatting, clippy and the dependency guards first
 #
 # Ends with plain counts of what ran, failed and was skipped, and why. In CI (CI=true) a skip that does not stand in
@@ -19,10 +19,13 @@ install_missing() {
     command -v curl >/dev/null || wanted+=(curl)
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v python3 >/dev/null || wanted+=(python3)
-    command -v faketime >/dev/null || wanted+=(faketime)
+    command -v pgrep >/dev/null || wanted+=(procps)
     if ((${#wanted[@]})); then
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}"
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}" || return 1
     fi
+    # The test of clocks that are off skips without it, and says so.
+    command -v faketime >/dev/null || apt-get install -y -qq --no-install-recommends faketime ||
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends faketime; } || true
     command -v cargo >/dev/null || {
         echo "there is no Rust toolchain: install one with rustup, then run this again" >&2
         return 1

@@ -6,8 +6,8 @@ use crate::call::Call;
 use crate::error::Result;
 use crate::http::Client;
 
-/// A collection of a large store may take its time before it answers.
-const COLLECT_PATIENCE_S: u64 = 60 * 60;
+/// A collection of a large store, or counting what a deletion frees, may take its time before it answers.
+const PATIENCE_S: u64 = 60 * 60;
 
 /// What a deletion may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +33,12 @@ impl Client {
         reference: &Reference,
         options: DeleteOptions,
     ) -> Result<Deletion> {
-        let call = Call::delete(path::checkpoint(run, reference, ""));
+        // Asked again after a lost answer, a name would mean the next step: what is deleted is named once and for all.
+        let named = match reference {
+            Reference::Step(_) | Reference::Digest(_) => reference.clone(),
+            Reference::Name(_) => Reference::Step(self.get_checkpoint(run, reference).await?.step),
+        };
+        let call = Call::delete(path::checkpoint(run, &named, "")).patient(PATIENCE_S);
         self.json(
             call.query("force", options.force.then_some(true))
                 .query("scores", options.scores.then_some(true))
@@ -47,7 +52,7 @@ impl Client {
     /// # Errors
     /// [`crate::Error::Conflict`] when it has tags or releases and `force` is not said.
     pub async fn delete_run(&self, run: &RunName, options: DeleteOptions) -> Result<Deletion> {
-        let call = Call::delete(path::run(run, ""));
+        let call = Call::delete(path::run(run, "")).patient(PATIENCE_S);
         self.json(
             call.query("force", options.force.then_some(true))
                 .query("dry_run", options.dry_run.then_some(true)),
@@ -61,6 +66,7 @@ impl Client {
     /// [`crate::Error::Refused`] for a rule that keeps nothing.
     pub async fn set_retention(&self, run: &RunName, rule: &Retention, dry_run: bool) -> Result<Deletion> {
         let call = Call::put(path::run(run, "/retention")).query("dry_run", dry_run.then_some(true));
+        let call = call.patient(PATIENCE_S);
         self.json(call.json(rule)).await
     }
 
@@ -77,7 +83,7 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<GarbageReport> {
-        let call = Call::post_repeatable(format!("{}/storage/gc", path::API)).patient(COLLECT_PATIENCE_S);
+        let call = Call::post_repeatable(format!("{}/storage/gc", path::API)).patient(PATIENCE_S);
         self.json(call.json(&CollectGarbage { dry_run })).await
     }
 }

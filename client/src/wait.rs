@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fineline_api::{Checkpoint, CheckpointState, Evaluation, EvaluationState, Reference, RunName};
 
 use crate::checkpoint::{CheckpointQuery, StateFilter};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluation::EvaluationQuery;
 use crate::http::Client;
 use crate::page::all_pages;
@@ -131,7 +131,15 @@ async fn outcome(
     timed_out: bool,
     reasons: Vec<String>,
 ) -> Result<WaitOutcome> {
-    let failed = checkpoints(client, run, reference, CheckpointState::Failed).await?;
+    let mut failed_steps = Vec::new();
+    for step in checkpoints(client, run, reference, CheckpointState::Failed).await? {
+        // A push that failed is of the past when another one of its step was good.
+        match client.get_checkpoint(run, &Reference::Step(step.step)).await {
+            Ok(ready) if ready.ready_at >= Some(step.created_at) => {}
+            Ok(_) | Err(Error::NotFound(_)) => failed_steps.push(step.step),
+            Err(error) => return Err(error),
+        }
+    }
     let query = evaluation_query(run, reference, None);
     let evaluations =
         all_pages(async |cursor: Option<String>| client.list_evaluations(&query, cursor.as_deref(), None).await);
@@ -148,7 +156,7 @@ async fn outcome(
     Ok(WaitOutcome {
         timed_out,
         reasons,
-        failed_steps: failed.iter().map(|checkpoint| checkpoint.step).collect(),
+        failed_steps,
         n_done,
         ended_without_scores: ended,
     })

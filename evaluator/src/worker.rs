@@ -27,6 +27,9 @@ const CLAIM_WAIT_S: u64 = 25;
 /// How long a worker rests after the server could not be asked.
 const REST: Duration = Duration::from_secs(5);
 
+/// How often a worker that is to end when there is no work asks a registry that does not answer.
+const MAX_FAILED_CLAIMS: u32 = 5;
+
 /// What a worker is told.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
@@ -116,6 +119,7 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
         claim_id: Some(new_claim_id()),
         harness_version: Some(VERSION.to_owned()),
     };
+    let mut n_failed = 0;
     loop {
         let answer = client.claim_evaluation(&claim).await;
         if answer.is_ok() {
@@ -129,8 +133,17 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
             }
             Ok(None) if options.once => return Ok(()),
             Ok(None) => {}
-            Err(error @ (Error::Unauthorized(_) | Error::Forbidden(_))) => return Err(error.into()),
+            // Asking again would get the same answer.
+            Err(
+                error @ (Error::Unauthorized(_)
+                | Error::Forbidden(_)
+                | Error::NotFound(_)
+                | Error::Refused(_)
+                | Error::Protocol { .. }),
+            ) => return Err(error.into()),
+            Err(error) if options.once && n_failed == MAX_FAILED_CLAIMS => return Err(error.into()),
             Err(error) => {
+                n_failed += 1;
                 tracing::warn!(%error, "can't ask for work");
                 tokio::time::sleep(REST).await;
             }
@@ -176,15 +189,37 @@ async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     }
     let reason = format!("{error:#}");
     tracing::error!(evaluation = %id, reason, "the evaluation failed");
-    // What the network or the disk did may pass; what the model or the task is does not.
-    let retryable = error
-        .chain()
-        .any(|cause| cause.is::<Error>() || cause.is::<std::io::Error>());
+    let retryable = error.chain().any(may_pass);
     fail_point!("worker.failing");
     if let Err(error) = client.fail_evaluation(id, &FailEvaluation { reason, retryable }).await {
         tracing::warn!(evaluation = %id, %error, "the failure could not be told");
     }
     fail_point!("worker.failed");
+}
+
+/// What the network, the registry or the disk did may pass; what the model, the task or its scores are does not.
+fn may_pass(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use Error::{
+        Changed, Configuration, Conflict, DigestMismatch, Forbidden, Format, NotReady, Protocol, Refused, StepExists,
+        Unauthorized,
+    };
+    match cause.downcast_ref::<Error>() {
+        Some(
+            Changed(_)
+            | Configuration(_)
+            | Conflict(_)
+            | DigestMismatch(_)
+            | Forbidden(_)
+            | Format(_)
+            | NotReady { .. }
+            | Protocol { .. }
+            | Refused(_)
+            | StepExists(_)
+            | Unauthorized(_),
+        ) => false,
+        Some(_) => true,
+        None => cause.is::<std::io::Error>(),
+    }
 }
 
 /// Renews the lease until it is lost.
@@ -194,8 +229,16 @@ async fn keep(client: &Client, lease: &Lease, progress: &Mutex<Progress>) -> Err
         tokio::time::sleep(every).await;
         let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
         fail_point!("worker.renewing");
-        match client.heartbeat_evaluation(lease.evaluation.id, &said).await {
-            Err(error @ Error::LeaseLost(_)) => return error,
+        // One that stalls must not keep the next from being said in time.
+        let renewed = tokio::time::timeout(every, client.heartbeat_evaluation(lease.evaluation.id, &said));
+        let Ok(renewed) = renewed.await else {
+            tracing::warn!("a heartbeat was not answered in time");
+            continue;
+        };
+        match renewed {
+            Err(error @ (Error::LeaseLost(_) | Error::NotFound(_) | Error::Unauthorized(_) | Error::Forbidden(_))) => {
+                return error;
+            }
             Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
             Ok(_) => {
                 fail_point!("worker.renewed");

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::db;
+use crate::db::possession::Holders;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 
@@ -29,6 +30,8 @@ pub(crate) struct Caller {
     scopes: Vec<Scope>,
     /// The runs that the token is for.
     pub(crate) pattern: RunPattern,
+    /// When it was made, in Unix milliseconds: it knows of no run that was deleted before.
+    since_ms: i64,
 }
 
 impl From<Token> for Caller {
@@ -37,6 +40,7 @@ impl From<Token> for Caller {
             token_id: Some(token.id),
             scopes: token.scopes,
             pattern: token.pattern,
+            since_ms: token.created_at.timestamp_millis(),
         }
     }
 }
@@ -47,6 +51,14 @@ impl Caller {
         self.scopes
             .iter()
             .any(|&held| held == scope || held == Scope::Admin || (held == Scope::Write && scope == Scope::Read))
+    }
+
+    /// The runs whose possession is the caller's to name.
+    pub(crate) fn holders(&self) -> Holders<'_> {
+        Holders::Matching {
+            pattern: &self.pattern,
+            since_ms: self.since_ms,
+        }
     }
 
     /// Whether it can do nothing but evaluate: it then reads only what it holds a lease for.
@@ -112,6 +124,7 @@ pub(crate) async fn authenticate(app: &App, secret: Option<&str>) -> ApiResult<C
                 token_id: None,
                 scopes: vec![Scope::Read],
                 pattern: RunPattern::All,
+                since_ms: i64::MAX,
             });
         }
         return Err(needs_token());

@@ -44,10 +44,35 @@ start_server() {
 }
 
 stop_server() {
+    local code=0
     kill "$server"
-    wait "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || code=$?
     server=
+    ((code == 0)) || check "the server ends well when it is told to (it ended with $code)" false
 }
+
+# killed COMMAND...: the command dies by SIGKILL, as it does at a fail point; within two minutes.
+killed() {
+    local code=0
+    timeout 120 "$@" >/dev/null 2>&1 || code=$?
+    ((code == 137))
+}
+
+# server_killed: the server dies by SIGKILL, as it does at a fail point; within two minutes.
+server_killed() {
+    local code=0
+    for _ in $(seq 1200); do
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || code=$?
+    server=
+    ((code == 137))
+}
+
+# What ends a script early says where.
+trap 'echo "stopped by line $LINENO of ${BASH_SOURCE[0]}" >&2' ERR
 
 fineline() { "$bin/fineline" "$@"; }
 
@@ -68,7 +93,7 @@ field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])
 # metric NAME: a counter of the server, 0 before it was counted first.
 metric() { curl -sS "$FINELINE_URL/metrics" | awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}'; }
 
-# refused COMMAND PATTERN: the command exits with 1 and its stderr matches.
+# refused PATTERN COMMAND...: the command exits with 1 and its stderr matches.
 refused() {
     local pattern=$1 code=0
     shift

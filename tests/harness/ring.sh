@@ -18,7 +18,8 @@ part() {
     say "$name: $*"
     part_names+=("$name")
     local begun=$SECONDS
-    if "$@" > >(tee "$log_dir/$name.log") 2> >(tee "$log_dir/$name.err" >&2); then
+    "$@" 2> >(tee "$log_dir/$name.err" >&2) | tee "$log_dir/$name.log"
+    if ((PIPESTATUS[0] == 0)); then
         echo "== $name: ok in $((SECONDS - begun)) s"
     else
         echo "== $name: FAILED after $((SECONDS - begun)) s"

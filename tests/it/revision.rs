@@ -213,3 +213,83 @@ async fn an_evaluation_of_a_deleted_step_is_cancelled_and_queued_again_when_the_
         [1, 5, 6]
     );
 }
+
+#[tokio::test]
+async fn a_leased_evaluation_whose_step_is_deleted_goes_to_another_step_and_its_worker_loses_it() {
+    // Given one model at two steps, and a worker that has its evaluation
+    let (server, run) = server().await;
+    for step in [1, 2] {
+        pushed(&server, &run, step, 7, false).await;
+    }
+    let claim = fineline_api::ClaimEvaluation {
+        worker: "w".to_owned(),
+        device: "cpu".to_owned(),
+        memory_bytes: 1,
+        dtypes: vec!["float32".to_owned()],
+        architectures: vec!["LlamaForCausalLM".to_owned()],
+        wait_s: 0,
+        claim_id: None,
+        harness_version: None,
+    };
+    let worker = server.client(&[Scope::Evaluate], "*").await;
+    let lease = worker.claim_evaluation(&claim).await.unwrap().unwrap();
+    let (id, worker) = (lease.evaluation.id, worker.with_lease(&lease.token).unwrap());
+
+    server
+        .admin
+        .delete_checkpoint(&run, &Reference::Step(1), DeleteOptions::default())
+        .await
+        .unwrap();
+
+    let lost = worker
+        .heartbeat_evaluation(id, &fineline_api::Progress::default())
+        .await;
+    assert!(matches!(lost, Err(fineline_client::Error::LeaseLost(_))), "{lost:?}");
+    let moved = server.admin.get_evaluation(id).await.unwrap();
+    assert_eq!(
+        (moved.step, moved.state, moved.n_expiries),
+        (2, EvaluationState::Queued, 0)
+    );
+    work(&server).await;
+}
+
+#[tokio::test]
+async fn an_evaluation_that_ended_badly_is_tried_again_where_its_model_still_is() {
+    let (server, run) = server().await;
+    pushed(&server, &run, 1, 7, false).await;
+    let list = server
+        .admin
+        .list_evaluations(&EvaluationQuery::default(), None, None)
+        .await
+        .unwrap();
+    let id = list.items[0].id;
+    server.admin.cancel_evaluation(id).await.unwrap();
+    pushed(&server, &run, 2, 7, false).await;
+    let gone = |step| {
+        let (admin, run) = (server.admin.clone(), run.clone());
+        async move {
+            let options = DeleteOptions::default();
+            admin
+                .delete_checkpoint(&run, &Reference::Step(step), options)
+                .await
+                .unwrap()
+        }
+    };
+    gone(1).await;
+
+    let tried = server.admin.retry_evaluation(id).await.unwrap();
+    assert_eq!((tried.step, tried.state), (2, EvaluationState::Queued));
+    work(&server).await;
+
+    // And where it is nowhere, that is said.
+    pushed(&server, &run, 3, 9, false).await;
+    let query = EvaluationQuery {
+        reference: Some(Reference::Step(3)),
+        run: Some(run.clone()),
+        ..EvaluationQuery::default()
+    };
+    let id = server.admin.list_evaluations(&query, None, None).await.unwrap().items[0].id;
+    gone(3).await;
+    let refused = server.admin.retry_evaluation(id).await.unwrap_err();
+    assert!(refused.to_string().contains("was deleted"), "{refused}");
+}

@@ -147,6 +147,31 @@ pub(crate) async fn revive_needed(conn: &impl ConnectionTrait) -> Result<u64, Db
     execute(conn, &sql, Vec::new()).await
 }
 
+/// Condemns live frames that no chunk points to: what a repaired row pointed away from.
+pub(crate) async fn condemn_unpointed(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    for id in ids {
+        let sql = format!(
+            "UPDATE frame SET state = 'condemned', condemned_at_ms = {now} WHERE id = $1 AND state = 'live' \
+             AND NOT EXISTS (SELECT 1 FROM chunk c WHERE c.frame_id = frame.id)"
+        );
+        execute(conn, &sql, vec![(*id).into()]).await?;
+    }
+    Ok(())
+}
+
+/// Live frames that no chunk points to, at most `limit`.
+pub(crate) async fn unpointed(conn: &impl ConnectionTrait, limit: u64) -> Result<Vec<Uuid>, DbErr> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        id: Uuid,
+    }
+    let sql = "SELECT f.id FROM frame f WHERE f.state = 'live' \
+        AND NOT EXISTS (SELECT 1 FROM chunk c WHERE c.frame_id = f.id) LIMIT $1";
+    let rows = Row::find_by_statement(statement(conn, sql, vec![super::signed(limit).into()]));
+    Ok(rows.all(conn).await?.into_iter().map(|row| row.id).collect())
+}
+
 /// Chunks that something needs and whose frame is condemned: there should be none.
 pub(crate) async fn condemned_needed(conn: &impl ConnectionTrait, limit: u64) -> Result<Vec<Digest>, DbErr> {
     #[derive(FromQueryResult)]
@@ -208,6 +233,20 @@ pub(crate) async fn count_unneeded(
          (SELECT c.frame_id FROM chunk c WHERE c.digest > $1 AND c.digest <= $2 AND NOT {NEEDED})"
     );
     count(conn, &sql, vec![bytes(after), bytes(Some(upto))]).await
+}
+
+/// The stored bytes of the frames of these chunks.
+pub(crate) async fn stored_bytes(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<u64, DbErr> {
+    let mut total = 0;
+    for batch in digests.chunks(BATCH) {
+        let sql = format!(
+            "{COUNT} WHERE id IN (SELECT c.frame_id FROM chunk c WHERE c.digest IN ({}))",
+            places(1, batch.len())
+        );
+        let values = batch.iter().map(|digest| Value::from(super::blob(digest))).collect();
+        total += count(conn, &sql, values).await?.stored_bytes;
+    }
+    Ok(total)
 }
 
 /// Those live frames of these chunks that exactly `n_holders` runs need, and no kept file.
@@ -293,6 +332,7 @@ pub(crate) async fn forget_run(conn: &impl ConnectionTrait, run_id: i64) -> Resu
     }
     for sql in [
         "DELETE FROM evaluation WHERE run_id = $1",
+        "DELETE FROM release WHERE run_id = $1",
         "DELETE FROM run WHERE id = $1 AND deleted_at_ms IS NOT NULL",
     ] {
         execute(conn, sql, vec![run_id.into()]).await?;

@@ -2,16 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fineline_api::{CheckpointState, ClaimEvaluation, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
+use fineline_api::{CheckpointState, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
 use fineline_format::Digest;
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, JoinType,
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, RelationDef,
 };
 use uuid::Uuid;
 
-use super::entity::{evaluation, revision, revision_evaluation, run, worker};
+use super::entity::{evaluation, revision, revision_evaluation, run};
 use super::revision::RevisionRow;
 use super::run::RunRow;
 
@@ -115,23 +115,36 @@ pub(crate) enum QueuedFor {
     Run(i64),
 }
 
-/// A ready revision that shows the evaluation's scores, as (run, revision): one whose files a worker can read. Runs that
-/// have an evaluation of their own for its key are passed over.
+/// Another revision that shows the evaluation's scores, of a run that is not deleted: a ready one, whose files a worker can
+/// read, before a deleted one. Runs that have an evaluation of their own for its key are passed over.
 pub(crate) async fn other_holder(
     conn: &impl ConnectionTrait,
     evaluation: &EvaluationModel,
-) -> Result<Option<(i64, i64)>, DbErr> {
+) -> Result<Option<RevisionRow>, DbErr> {
     let of_link: RelationDef = revision_evaluation::Entity::belongs_to(revision::Entity)
         .from(revision_evaluation::Column::RevisionId)
         .to(revision::Column::Id)
+        .into();
+    let of_revision: RelationDef = revision::Entity::belongs_to(run::Entity)
+        .from(revision::Column::RunId)
+        .to(run::Column::Id)
         .into();
     let rows: Vec<(i64, i64)> = revision_evaluation::Entity::find()
         .select_only()
         .column(revision::Column::RunId)
         .column(revision::Column::Id)
         .join(JoinType::InnerJoin, of_link)
+        .join(JoinType::InnerJoin, of_revision)
         .filter(revision_evaluation::Column::EvaluationId.eq(evaluation.id))
-        .filter(revision::Column::State.eq(CheckpointState::Ready.as_str()))
+        .filter(revision::Column::Id.ne(evaluation.revision_id))
+        .filter(run::Column::DeletedAtMs.is_null())
+        .filter(
+            Condition::any()
+                .add(revision::Column::State.eq(CheckpointState::Ready.as_str()))
+                .add(revision::Column::RunId.ne(evaluation.run_id)),
+        )
+        // `ready` sorts behind `deleted`.
+        .order_by_desc(revision::Column::State)
         .order_by_asc(revision::Column::Id)
         .into_tuple()
         .all(conn)
@@ -144,10 +157,17 @@ pub(crate) async fn other_holder(
             .filter(evaluation::Column::SuiteDigest.eq(evaluation.suite_digest.as_slice()))
             .filter(evaluation::Column::Dtype.eq(evaluation.dtype.as_str()));
         if own.count(conn).await? == 0 {
-            return Ok(Some((run_id, revision_id)));
+            return super::revision::get(conn, revision_id).await.map(Some);
         }
     }
     Ok(None)
+}
+
+/// Says which revision's files a worker reads for an evaluation, and the tokenizer that it was lent.
+pub(crate) fn point_to(evaluation: &mut EvaluationModel, revision: &RevisionRow) {
+    evaluation.run_id = revision.run_id;
+    evaluation.revision_id = revision.id;
+    evaluation.tokenizer_digest = revision.tokenizer.as_ref().map(super::blob);
 }
 
 /// Lets a revision show no evaluation's scores any more, and forgets evaluations that no revision shows then.
@@ -278,102 +298,6 @@ pub(crate) async fn save(conn: &impl ConnectionTrait, row: EvaluationModel) -> R
         .exec(conn)
         .await
         .map(|_| ())
-}
-
-/// Leases that ran out.
-pub(crate) async fn expired(conn: &impl ConnectionTrait, now_ms: i64) -> Result<Vec<EvaluationModel>, DbErr> {
-    let query = evaluation::Entity::find()
-        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
-        .filter(evaluation::Column::LeaseExpiresAtMs.lt(now_ms));
-    query.all(conn).await
-}
-
-/// The first queued evaluation that the worker can do, new steps before back-fills and then the oldest, in runs that `pattern` matches. Called in the transaction that
-/// takes it: on SQLite there is one writer.
-pub(crate) async fn pick(
-    conn: &impl ConnectionTrait,
-    pattern: &RunPattern,
-    claim: &ClaimEvaluation,
-    now_ms: i64,
-) -> Result<Option<EvaluationModel>, DbErr> {
-    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
-        .from(evaluation::Column::RunId)
-        .to(run::Column::Id)
-        .into();
-    let query = evaluation::Entity::find()
-        .join(JoinType::InnerJoin, of_run)
-        .filter(super::run::matches(pattern))
-        .filter(evaluation::Column::State.eq(EvaluationState::Queued.as_str()))
-        .filter(evaluation::Column::NotBeforeMs.lte(now_ms))
-        .filter(evaluation::Column::Dtype.is_in(claim.dtypes.iter().map(String::as_str)))
-        .filter(evaluation::Column::Architecture.is_in(claim.architectures.iter().map(String::as_str)))
-        .order_by_asc(evaluation::Column::Place)
-        .order_by_asc(evaluation::Column::CreatedAtMs)
-        .order_by_asc(evaluation::Column::Id);
-    query.one(conn).await
-}
-
-/// What a token holds leases for, live or not.
-pub(crate) async fn leased_by(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<EvaluationModel>, DbErr> {
-    let query = evaluation::Entity::find()
-        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
-        .filter(evaluation::Column::TokenId.eq(token_id));
-    query.all(conn).await
-}
-
-/// The evaluation that a claim of a token was given last.
-pub(crate) async fn find_by_claim(
-    conn: &impl ConnectionTrait,
-    token_id: Uuid,
-    claim: &Digest,
-) -> Result<Option<EvaluationModel>, DbErr> {
-    let query = evaluation::Entity::find()
-        .filter(evaluation::Column::ClaimSha256.eq(super::blob(claim)))
-        .filter(evaluation::Column::TokenId.eq(token_id));
-    query.one(conn).await
-}
-
-/// The revisions that a token holds live leases for.
-pub(crate) async fn leased_revisions(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<i64>, DbErr> {
-    let query = leased(conn, token_id).await?.column(evaluation::Column::RevisionId);
-    query.into_tuple().all(conn).await
-}
-
-/// The tokenizer that is lent for an evaluation which the token holds a live lease for.
-pub(crate) async fn leased_tokenizer(
-    conn: &impl ConnectionTrait,
-    token_id: Uuid,
-    id: Uuid,
-) -> Result<Option<Digest>, DbErr> {
-    let query = leased(conn, token_id)
-        .await?
-        .column(evaluation::Column::TokenizerDigest)
-        .filter(evaluation::Column::Id.eq(id));
-    let lent: Option<Option<Vec<u8>>> = query.into_tuple().one(conn).await?;
-    lent.flatten().as_deref().map(super::digest).transpose()
-}
-
-/// The suites that a token holds live leases for, with the names that they have there.
-pub(crate) async fn leased_suites(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<Vec<(Digest, String)>, DbErr> {
-    let rows: Vec<(Vec<u8>, String)> = leased(conn, token_id)
-        .await?
-        .column(evaluation::Column::SuiteDigest)
-        .column(evaluation::Column::SuiteName)
-        .into_tuple()
-        .all(conn)
-        .await?;
-    rows.into_iter()
-        .map(|(digest, name)| Ok((super::digest(&digest)?, name)))
-        .collect()
-}
-
-async fn leased(conn: &impl ConnectionTrait, token_id: Uuid) -> Result<sea_orm::Select<evaluation::Entity>, DbErr> {
-    let now = super::now_ms(conn).await?;
-    Ok(evaluation::Entity::find()
-        .select_only()
-        .filter(evaluation::Column::TokenId.eq(token_id))
-        .filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()))
-        .filter(evaluation::Column::LeaseExpiresAtMs.gt(now)))
 }
 
 /// What a list of evaluations is narrowed to.
@@ -508,55 +432,4 @@ fn describe(row: EvaluationModel, names: &mut HashMap<Uuid, Names>) -> Result<Ev
         started_at: row.started_at_ms.map(super::time),
         finished_at: row.finished_at_ms.map(super::time),
     })
-}
-
-/// Writes down that a worker asked, and what it can do.
-pub(crate) async fn see_worker(
-    conn: &impl ConnectionTrait,
-    token_id: Uuid,
-    claim: &ClaimEvaluation,
-) -> Result<(), DbErr> {
-    let row = worker::ActiveModel {
-        name: Set(claim.worker.clone()),
-        token_id: Set(token_id),
-        device: Set(claim.device.clone()),
-        memory_bytes: Set(super::signed(claim.memory_bytes)),
-        dtypes: Set(super::to_json(&claim.dtypes)?),
-        architectures: Set(super::to_json(&claim.architectures)?),
-        seen_at_ms: Set(super::now_ms(conn).await?),
-    };
-    let again = OnConflict::columns([worker::Column::Name, worker::Column::TokenId])
-        .update_columns([
-            worker::Column::Device,
-            worker::Column::MemoryBytes,
-            worker::Column::Dtypes,
-            worker::Column::Architectures,
-            worker::Column::SeenAtMs,
-        ])
-        .to_owned();
-    worker::Entity::insert(row)
-        .on_conflict(again)
-        .exec_without_returning(conn)
-        .await
-        .map(|_| ())
-}
-
-/// What the workers that asked since `since_ms` can do: (dtypes, architectures) of each.
-pub(crate) async fn workers(
-    conn: &impl ConnectionTrait,
-    since_ms: i64,
-) -> Result<Vec<(Vec<String>, Vec<String>)>, DbErr> {
-    let rows = worker::Entity::find()
-        .filter(worker::Column::SeenAtMs.gte(since_ms))
-        .all(conn)
-        .await?;
-    rows.into_iter()
-        .map(|row| Ok((super::from_json(row.dtypes)?, super::from_json(row.architectures)?)))
-        .collect()
-}
-
-/// Whether any work is out with a worker, which then need not ask for more.
-pub(crate) async fn any_leased(conn: &impl ConnectionTrait) -> Result<bool, DbErr> {
-    let query = evaluation::Entity::find().filter(evaluation::Column::State.eq(EvaluationState::Leased.as_str()));
-    Ok(query.count(conn).await? > 0)
 }

@@ -300,6 +300,18 @@ pub(crate) struct FrameRow {
     pub(crate) stored_bytes: u64,
 }
 
+/// Whether a frame that was made for the chunk holds it, as far as is known.
+pub(crate) async fn is_held(conn: &impl ConnectionTrait, digest: &Digest) -> Result<bool, DbErr> {
+    let alive = [FrameState::Live, FrameState::Condemned].map(FrameState::as_str);
+    let query = chunk::Entity::find()
+        .join(JoinType::InnerJoin, frame_of_chunk())
+        .filter(chunk::Column::Digest.eq(super::blob(digest)))
+        .filter(chunk::Column::DamagedAtMs.is_null())
+        .filter(frame::Column::ChunkDigest.eq(super::blob(digest)))
+        .filter(frame::Column::State.is_in(alive));
+    Ok(query.count(conn).await? > 0)
+}
+
 /// Chunks ordered by digest with their frames, those after `after` only: for walking over all of them.
 pub(crate) async fn list_chunks(
     conn: &impl ConnectionTrait,

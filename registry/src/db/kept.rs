@@ -25,6 +25,12 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, file: &Digest, chunks: &
     Ok(())
 }
 
+/// Whether a file is kept.
+pub(crate) async fn holds(conn: &impl ConnectionTrait, file: &Digest) -> Result<bool, DbErr> {
+    let query = kept_chunk::Entity::find().filter(kept_chunk::Column::FileDigest.eq(super::blob(file)));
+    Ok(query.one(conn).await?.is_some())
+}
+
 /// Lets go of the chunks of a file.
 pub(crate) async fn delete(conn: &impl ConnectionTrait, file: &Digest) -> Result<(), DbErr> {
     kept_chunk::Entity::delete_many()

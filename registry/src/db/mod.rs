@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod frame;
 pub(crate) mod kept;
+pub(crate) mod lease;
 pub(crate) mod possession;
 pub(crate) mod push_session;
 pub(crate) mod revision;
@@ -23,6 +24,7 @@ pub(crate) mod token;
 pub(crate) mod tokenizer;
 pub(crate) mod verification;
 pub(crate) mod web_session;
+pub(crate) mod worker;
 
 use std::time::Duration;
 
@@ -113,6 +115,14 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
 /// When the database is down or stays locked.
 pub(crate) async fn write_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
     begin(&db.writer).await
+}
+
+/// Begins a transaction that reads: all that is read in it is of one moment.
+///
+/// # Errors
+/// When the database is down.
+pub(crate) async fn read_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
+    db.reader.begin().await
 }
 
 /// Now, by the database's clock, in Unix milliseconds.

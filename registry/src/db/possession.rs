@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use fineline_api::RunPattern;
 use fineline_format::Digest;
-use sea_orm::sea_query::{Expr, Func, OnConflict};
+use sea_orm::sea_query::{Condition, Expr, Func, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter,
     QuerySelect, RelationDef,
@@ -22,11 +22,34 @@ fn run_of_possession() -> RelationDef {
         .into()
 }
 
-/// Which of `digests` are held by runs that `pattern` matches: those that a ready checkpoint holds, and where
-/// `unpublished`, those too whose bytes were only put.
+/// Whose possession is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Holders<'a> {
+    /// That of one run.
+    Run(i64),
+    /// That of the runs which a pattern matches. A deleted run counts until it is forgotten, for whoever could know of it:
+    /// who may do so since `since_ms`; not for who came later, when its name may be another run's.
+    Matching { pattern: &'a RunPattern, since_ms: i64 },
+}
+
+impl Holders<'_> {
+    fn condition(self) -> Condition {
+        match self {
+            Self::Run(id) => Condition::all().add(possession::Column::RunId.eq(id)),
+            Self::Matching { pattern, since_ms } => super::run::matches_ever(pattern).add(
+                Condition::any()
+                    .add(run::Column::DeletedAtMs.is_null())
+                    .add(run::Column::DeletedAtMs.gt(since_ms)),
+            ),
+        }
+    }
+}
+
+/// Which of `digests` are held: those that a ready checkpoint holds, and where `unpublished`, those too whose bytes were
+/// only put.
 pub(crate) async fn held(
     conn: &impl ConnectionTrait,
-    pattern: &RunPattern,
+    holders: Holders<'_>,
     unpublished: bool,
     digests: &[Digest],
 ) -> Result<HashSet<Digest>, DbErr> {
@@ -38,7 +61,7 @@ pub(crate) async fn held(
             .distinct()
             .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(super::run::matches_ever(pattern));
+            .filter(holders.condition());
         if !unpublished {
             query = query.filter(possession::Column::PublishedAtMs.is_not_null());
         }
@@ -50,14 +73,96 @@ pub(crate) async fn held(
     Ok(held)
 }
 
-/// Takes back that runs which `pattern` matches let go of these digests: somebody was told that they are there.
-pub(crate) async fn revive(conn: &impl ConnectionTrait, pattern: &RunPattern, digests: &[Digest]) -> Result<(), DbErr> {
+/// Which of `digests` other runs than `run_id` hold that `pattern` matches, deleted ones not among them.
+pub(crate) async fn held_by_others(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    pattern: &RunPattern,
+    digests: &[Digest],
+) -> Result<HashSet<Digest>, DbErr> {
+    let mut held = HashSet::new();
+    for batch in digests.chunks(BATCH) {
+        let query = possession::Entity::find()
+            .select_only()
+            .column(possession::Column::Digest)
+            .distinct()
+            .join(JoinType::InnerJoin, run_of_possession())
+            .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
+            .filter(possession::Column::RunId.ne(run_id))
+            .filter(possession::Column::ReleasedAtMs.is_null())
+            .filter(super::run::matches(pattern));
+        let rows: Vec<Vec<u8>> = query.into_tuple().all(conn).await?;
+        for row in rows {
+            held.insert(super::digest(&row)?);
+        }
+    }
+    Ok(held)
+}
+
+/// Which of `digests` a run holds that it has not let go of.
+pub(crate) async fn kept_by(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    digests: &[Digest],
+) -> Result<HashSet<Digest>, DbErr> {
+    let mut kept = HashSet::new();
+    for batch in digests.chunks(BATCH) {
+        let query = possession::Entity::find()
+            .select_only()
+            .column(possession::Column::Digest)
+            .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
+            .filter(possession::Column::RunId.eq(run_id))
+            .filter(possession::Column::PublishedAtMs.is_not_null())
+            .filter(possession::Column::ReleasedAtMs.is_null());
+        let rows: Vec<Vec<u8>> = query.into_tuple().all(conn).await?;
+        for row in rows {
+            kept.insert(super::digest(&row)?);
+        }
+    }
+    Ok(kept)
+}
+
+/// Lets every run that possesses a file possess these chunks as it does the file: what the file is cut into now.
+pub(crate) async fn share(conn: &impl ConnectionTrait, file: &Digest, chunks: &[Digest]) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let holders = possession::Entity::find()
+        .filter(possession::Column::Digest.eq(super::blob(file)))
+        .all(conn)
+        .await?;
+    for holder in holders.iter().filter(|holder| holder.released_at_ms.is_none()) {
+        insert(conn, holder.run_id, chunks, holder.published_at_ms.is_some()).await?;
+    }
+    // Who has let go of the file has let go of its chunks, and may still name both until the grace is over.
+    for holder in holders.iter().filter(|holder| holder.released_at_ms.is_some()) {
+        for batch in chunks.chunks(BATCH) {
+            let rows = batch.iter().map(|chunk| possession::ActiveModel {
+                digest: Set(super::blob(chunk)),
+                run_id: Set(holder.run_id),
+                put_at_ms: Set(now),
+                published_at_ms: Set(holder.published_at_ms),
+                released_at_ms: Set(holder.released_at_ms),
+            });
+            let once = OnConflict::columns([possession::Column::Digest, possession::Column::RunId])
+                .do_nothing()
+                .to_owned();
+            possession::Entity::insert_many(rows)
+                .on_conflict(once)
+                .try_insert()
+                .exec_without_returning(conn)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back that these runs let go of these digests: somebody was told that they are there.
+pub(crate) async fn revive(conn: &impl ConnectionTrait, holders: Holders<'_>, digests: &[Digest]) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;
     for batch in digests.chunks(BATCH) {
         let mut runs = sea_orm::sea_query::Query::select();
         runs.column(run::Column::Id)
             .from(run::Entity)
-            .cond_where(super::run::matches_ever(pattern));
+            .cond_where(holders.condition());
         let update = possession::Entity::update_many()
             .col_expr(possession::Column::ReleasedAtMs, Expr::value(None::<i64>))
             .col_expr(possession::Column::PutAtMs, Expr::value(now))
@@ -69,10 +174,10 @@ pub(crate) async fn revive(conn: &impl ConnectionTrait, pattern: &RunPattern, di
     Ok(())
 }
 
-/// Whether runs that `pattern` matches have let go of one of these digests.
+/// Whether these runs have let go of one of these digests.
 pub(crate) async fn any_released(
     conn: &impl ConnectionTrait,
-    pattern: &RunPattern,
+    holders: Holders<'_>,
     digests: &[Digest],
 ) -> Result<bool, DbErr> {
     for batch in digests.chunks(BATCH) {
@@ -80,7 +185,7 @@ pub(crate) async fn any_released(
             .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::ReleasedAtMs.is_not_null())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(super::run::matches_ever(pattern));
+            .filter(holders.condition());
         if query.count(conn).await? > 0 {
             return Ok(true);
         }

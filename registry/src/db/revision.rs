@@ -364,6 +364,22 @@ pub(crate) async fn set_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<
     Ok(update.exec(conn).await?.rows_affected == 1)
 }
 
+/// A ready revision becomes the one that its step points to, in place of a deleted one.
+pub(crate) async fn make_current(conn: &impl ConnectionTrait, row: &RevisionRow) -> Result<(), DbErr> {
+    for (current, which) in [
+        (false, revision::Column::Id.ne(row.id)),
+        (true, revision::Column::Id.eq(row.id)),
+    ] {
+        let update = revision::Entity::update_many()
+            .col_expr(revision::Column::Current, Expr::value(current))
+            .filter(revision::Column::RunId.eq(row.run_id))
+            .filter(revision::Column::Step.eq(super::signed(row.step)))
+            .filter(which);
+        update.exec(conn).await?;
+    }
+    Ok(())
+}
+
 /// All revisions of a run are taken away, whatever their state.
 pub(crate) async fn set_all_deleted(conn: &impl ConnectionTrait, run_id: i64) -> Result<(), DbErr> {
     let update = revision::Entity::update_many()

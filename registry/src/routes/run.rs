@@ -134,7 +134,7 @@ async fn delete_run(
         scores: true,
         dry_run: query.dry_run,
     };
-    Ok(Json(service::delete::run(&app, &run, options).await?))
+    Ok(Json(service::delete::run(&app, &caller, &run, options).await?))
 }
 
 /// `?dry_run=`
@@ -159,7 +159,9 @@ async fn set_retention(
     Json(rule): Json<Retention>,
 ) -> ApiResult<Json<Deletion>> {
     let run = caller.run(&app, &path.run()?, Scope::Write).await?;
-    Ok(Json(service::retention::set(&app, &run, rule, query.dry_run).await?))
+    Ok(Json(
+        service::retention::set(&app, &caller, &run, rule, query.dry_run).await?,
+    ))
 }
 
 /// Lets a run keep all its steps from now on. Scope `write`.

@@ -53,7 +53,10 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
     let frame = put_object(app, digest, body).await?;
 
     let txn = db::write_txn(&app.db).await?;
-    let superfluous = attach(&txn, chunk, frame).await?;
+    let Some(superfluous) = attach(&txn, chunk, frame).await? else {
+        drop(txn);
+        return Err(swept(app, digest, frame).await);
+    };
     if !db::push_session::touch(&txn, session, 1, size_bytes).await? {
         return Err(push_session::not_open(session));
     }
@@ -89,7 +92,10 @@ async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
 pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<()> {
     let frame = put_object(app, chunk.digest, body).await?;
     let txn = db::write_txn(&app.db).await?;
-    let superfluous = attach(&txn, chunk, frame).await?;
+    let Some(superfluous) = attach(&txn, chunk, frame).await? else {
+        drop(txn);
+        return Err(swept(app, chunk.digest, frame).await);
+    };
     txn.commit().await?;
     match superfluous {
         Some(id) => discard(app, id).await,
@@ -99,11 +105,11 @@ pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<(
 
 /// Writes the intent, then the object, of a chunk that no sound frame holds yet; the frame's id, which is to be attached.
 async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<Uuid>> {
-    let held = db::frame::find_chunk(app.db.reader(), &digest).await?;
-    if held.is_some_and(|chunk| !chunk.damaged) {
+    // First, so that a full store answers alike for what is held and what is not.
+    app.store.check_room(body.len() as u64).map_err(store_error)?;
+    if db::frame::is_held(app.db.reader(), &digest).await? {
         return Ok(None);
     }
-    app.store.check_room(body.len() as u64).map_err(store_error)?;
     let id = Uuid::now_v7();
     let txn = db::write_txn(&app.db).await?;
     db::frame::intend(&txn, id, &digest, body.len()).await?;
@@ -115,16 +121,25 @@ async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<
 }
 
 /// Makes sure that a live frame holds the chunk. Gives a new frame back when another was faster: it is to be discarded
-/// after the commit.
-async fn attach(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Uuid>> {
-    match db::frame::attach(txn, frame, &chunk.digest, chunk.size_bytes).await? {
-        Attached::New => Ok(None),
-        Attached::Held => Ok(frame),
-        Attached::Gone => Err(unavailable(format!(
-            "the frame of chunk {} was swept while it was put",
-            chunk.digest
-        ))),
+/// after the commit. `None` when neither is there any more.
+async fn attach(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Option<Uuid>>> {
+    Ok(
+        match db::frame::attach(txn, frame, &chunk.digest, chunk.size_bytes).await? {
+            Attached::New => Some(None),
+            Attached::Held => Some(frame),
+            Attached::Gone => None,
+        },
+    )
+}
+
+/// The answer when a sweep was faster than a put; the object that was put is taken away, since no row names it any more.
+async fn swept(app: &App, digest: Digest, frame: Option<Uuid>) -> ApiError {
+    if let Some(id) = frame
+        && let Err(error) = discard(app, id).await
+    {
+        tracing::error!(%error, frame = %id, "an object without a row could not be taken away");
     }
+    unavailable(format!("the frame of chunk {digest} was swept while it was put"))
 }
 
 /// Takes away a frame to which no chunk points, object first; a live one stays.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use fineline_api::{FrameCount, GarbageReport};
 use fineline_format::Digest;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use metrics::counter;
 use uuid::Uuid;
 
@@ -95,6 +95,12 @@ async fn mark(app: &App, begun: i64) -> ApiResult<()> {
     if revived > 0 {
         tracing::warn!(revived, "condemned frames were needed and are live again");
     }
+    let unpointed = db::collect::unpointed(app.db.reader(), BATCH).await?;
+    if !unpointed.is_empty() {
+        let txn = db::write_txn(&app.db).await?;
+        db::collect::condemn_unpointed(&txn, &unpointed).await?;
+        txn.commit().await?;
+    }
     let mut after: Option<Digest> = None;
     while let Some(upto) = db::collect::chunk_bound(app.db.reader(), after.as_ref(), BATCH).await? {
         let txn = db::write_txn(&app.db).await?;
@@ -154,8 +160,11 @@ async fn run_ids(app: &App, deleted: bool) -> ApiResult<Vec<i64>> {
 async fn forget_runs(app: &App) -> ApiResult<()> {
     for run_id in run_ids(app, true).await? {
         let txn = db::write_txn(&app.db).await?;
-        db::collect::forget_run(&txn, run_id).await?;
-        txn.commit().await?;
+        match db::collect::forget_run(&txn, run_id).await {
+            Ok(_) => txn.commit().await?,
+            // It must not keep the bytes of all others.
+            Err(error) => tracing::error!(run_id, %error, "a deleted run can't be forgotten"),
+        }
     }
     Ok(())
 }
@@ -226,25 +235,31 @@ async fn delete_frames(app: &App, doomed: &[(Uuid, u64)], before: i64) -> ApiRes
     Ok(deleted)
 }
 
-/// Ends what is in state `deleting`: object, then row.
+/// Ends what is in state `deleting`: object, then row. An object that can't be deleted keeps its row and no other's.
+///
+/// # Errors
+/// The first that the store refused.
 pub(crate) async fn finish_deletes(app: &App, going: &[Uuid]) -> ApiResult<()> {
     let store = app.store.clone();
     let delete = move |id: Uuid| {
         let store = store.clone();
-        async move { store.delete_frame(id).await }
+        async move { store.delete_frame(id).await.map(|()| id) }
     };
-    stream::iter(going.to_vec())
+    let mut deletes = stream::iter(going.to_vec())
         .map(delete)
-        .buffer_unordered(DELETES_AT_ONCE)
-        .try_for_each(|()| async {
-            fail_point!("collect.object_deleted");
-            Ok(())
-        })
-        .await
-        .map_err(store_error)?;
-    let txn = db::write_txn(&app.db).await?;
-    for id in going {
-        db::frame::forget(&txn, *id).await?;
+        .buffer_unordered(DELETES_AT_ONCE);
+    let (mut gone, mut refused) = (Vec::new(), None);
+    while let Some(deleted) = deletes.next().await {
+        fail_point!("collect.object_deleted");
+        match deleted {
+            Ok(id) => gone.push(id),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-    Ok(txn.commit().await?)
+    let txn = db::write_txn(&app.db).await?;
+    for id in gone {
+        db::frame::forget(&txn, id).await?;
+    }
+    txn.commit().await?;
+    refused.map_or(Ok(()), |error| Err(store_error(error)))
 }

@@ -256,6 +256,11 @@ pub(crate) async fn whole_row(txn: &DatabaseTransaction, file: &FileRow) -> ApiR
         return Ok(None);
     }
     db::file::replace(txn, file).await?;
+    // Whoever holds the file holds it in this cut from now on.
+    db::possession::share(txn, &file.digest, &digests(file)).await?;
+    if db::kept::holds(txn, &file.digest).await? {
+        db::kept::insert(txn, &file.digest, &digests(file)).await?;
+    }
     Ok(Some(file.clone()))
 }
 

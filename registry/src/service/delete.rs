@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use fineline_api::error::ErrorCode;
-use fineline_api::{DeletedCheckpoint, Deletion, EvaluationState, EventKind, Reference};
+use fineline_api::{CheckpointState, DeletedCheckpoint, Deletion, EvaluationState, EventKind, Reference};
 use fineline_format::{Digest, Manifest};
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use serde_json::json;
@@ -52,9 +52,21 @@ pub(crate) async fn checkpoint(
             one_step(run, reference, &holders)?;
             holders
         }
+        // A name of a replaced revision means that one; else it means the step.
+        _ if !named.current => vec![named],
         _ => db::revision::ready_ones(conn, run.id, Of::Step(named.step)).await?,
     };
-    revisions(app, run, doomed, options, "deleted").await
+    let deletion = describe(app, caller, run, &doomed, options.dry_run).await?;
+    check_names(run, &deletion, options)?;
+    if options.dry_run {
+        return Ok(deletion);
+    }
+    let txn = db::write_txn(&app.db).await?;
+    revisions_in(&txn, run, &doomed, options, "deleted").await?;
+    fail_point!("delete.before_commit");
+    txn.commit().await?;
+    app.changed.notify_waiters();
+    Ok(deletion)
 }
 
 fn one_step(run: &RunRow, reference: &Reference, holders: &[RevisionRow]) -> ApiResult<()> {
@@ -66,44 +78,41 @@ fn one_step(run: &RunRow, reference: &Reference, holders: &[RevisionRow]) -> Api
     Err(ApiError::new(ErrorCode::Conflict, message).hint("name the step that is to go"))
 }
 
-/// Takes revisions of a run away; why goes to the event.
-pub(crate) async fn revisions(
-    app: &App,
-    run: &RunRow,
-    doomed: Vec<RevisionRow>,
-    options: DeleteOptions,
-    why: &str,
-) -> ApiResult<Deletion> {
-    let deletion = describe(app, run, &doomed, options.dry_run).await?;
-    if let Some(named) = deletion
-        .checkpoints
-        .iter()
-        .find(|gone| !gone.names.is_empty() && !options.force)
-    {
-        return Err(has_names(run, named));
+/// Refuses tagged and released steps unless force is said.
+fn check_names(run: &RunRow, deletion: &Deletion, options: DeleteOptions) -> ApiResult<()> {
+    let named = deletion.checkpoints.iter().find(|gone| !gone.names.is_empty());
+    match named {
+        Some(gone) if !options.force => {
+            let names = gone.names.join("`, `");
+            let message = format!("step {} of run `{}` bears `{names}`", gone.step, run.name);
+            Err(ApiError::new(ErrorCode::Conflict, message)
+                .hint("tagged and released steps go only with `--force`, their tags and releases with them"))
+        }
+        _ => Ok(()),
     }
-    if options.dry_run {
-        return Ok(deletion);
-    }
-    let txn = db::write_txn(&app.db).await?;
-    for revision in &doomed {
-        revision_in(&txn, run, revision, options, why).await?;
-    }
-    fail_point!("delete.before_commit");
-    txn.commit().await?;
-    app.changed.notify_waiters();
-    Ok(deletion)
 }
 
-fn has_names(run: &RunRow, gone: &DeletedCheckpoint) -> ApiError {
-    let message = format!(
-        "step {} of run `{}` bears `{}`",
-        gone.step,
-        run.name,
-        gone.names.join("`, `")
-    );
-    ApiError::new(ErrorCode::Conflict, message)
-        .hint("tagged and released steps go only with `--force`, their tags and releases with them")
+/// Takes revisions of a run away; why goes to the event. A step whose current revision goes alone points to the newest one
+/// that it replaced.
+pub(crate) async fn revisions_in(
+    txn: &DatabaseTransaction,
+    run: &RunRow,
+    doomed: &[RevisionRow],
+    options: DeleteOptions,
+    why: &str,
+) -> ApiResult<()> {
+    for revision in doomed {
+        revision_in(txn, run, revision, options, why).await?;
+    }
+    for revision in doomed.iter().filter(|revision| revision.current) {
+        if let Some(newest) = db::revision::ready_ones(txn, run.id, Of::Step(revision.step))
+            .await?
+            .first()
+        {
+            db::revision::make_current(txn, newest).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn revision_in(
@@ -140,31 +149,40 @@ fn is_unfinished(evaluation: &EvaluationModel) -> bool {
         .any(|state| state.as_str() == evaluation.state)
 }
 
-/// Lets an evaluation read another revision that shows its scores; without one it is cancelled.
+/// Lets an evaluation read another revision that shows its scores; without one it is cancelled. A worker that has it loses
+/// its lease: what it reads is gone, and the other run may not be for its token.
 async fn move_or_cancel(txn: &DatabaseTransaction, mut evaluation: EvaluationModel) -> ApiResult<()> {
-    match db::evaluation::other_holder(txn, &evaluation).await? {
-        Some((run_id, revision_id)) => {
-            (evaluation.run_id, evaluation.revision_id) = (run_id, revision_id);
-            Ok(db::evaluation::save(txn, evaluation).await?)
-        }
-        None => lease::end(txn, evaluation, EvaluationState::Cancelled, Some(CANCELLED.to_owned())).await,
+    let Some(holder) = db::evaluation::other_holder(txn, &evaluation).await?.filter(is_ready) else {
+        return lease::end(txn, evaluation, EvaluationState::Cancelled, Some(CANCELLED.to_owned())).await;
+    };
+    db::evaluation::point_to(&mut evaluation, &holder);
+    if evaluation.state == EvaluationState::Leased.as_str() {
+        return lease::take_away(txn, evaluation, CANCELLED).await;
     }
+    Ok(db::evaluation::save(txn, evaluation).await?)
+}
+
+fn is_ready(revision: &RevisionRow) -> bool {
+    revision.state == CheckpointState::Ready
+}
+
+/// A finished evaluation whose scores another run shows stays with that one.
+async fn move_away(txn: &impl ConnectionTrait, mut evaluation: EvaluationModel) -> ApiResult<()> {
+    if let Some(holder) = db::evaluation::other_holder(txn, &evaluation).await? {
+        db::evaluation::point_to(&mut evaluation, &holder);
+        db::evaluation::save(txn, evaluation).await?;
+    }
+    Ok(())
 }
 
 /// Takes a run away with everything in it, its scores too. Its name is free at once.
 ///
 /// # Errors
 /// 409 when it has tags or releases and force is not said.
-pub(crate) async fn run(app: &App, run: &RunRow, options: DeleteOptions) -> ApiResult<Deletion> {
+pub(crate) async fn run(app: &App, caller: &Caller, run: &RunRow, options: DeleteOptions) -> ApiResult<Deletion> {
     let doomed = all_ready(app, run).await?;
-    let deletion = describe(app, run, &doomed, options.dry_run).await?;
-    if let Some(named) = deletion
-        .checkpoints
-        .iter()
-        .find(|gone| !gone.names.is_empty() && !options.force)
-    {
-        return Err(has_names(run, named));
-    }
+    let deletion = describe(app, caller, run, &doomed, options.dry_run).await?;
+    check_names(run, &deletion, options)?;
     if options.dry_run {
         return Ok(deletion);
     }
@@ -190,18 +208,9 @@ pub(crate) async fn run(app: &App, run: &RunRow, options: DeleteOptions) -> ApiR
     Ok(deletion)
 }
 
-/// A finished evaluation whose scores another run shows stays with that one.
-async fn move_away(txn: &impl ConnectionTrait, mut evaluation: EvaluationModel) -> ApiResult<()> {
-    if let Some((run_id, revision_id)) = db::evaluation::other_holder(txn, &evaluation).await? {
-        (evaluation.run_id, evaluation.revision_id) = (run_id, revision_id);
-        db::evaluation::save(txn, evaluation).await?;
-    }
-    Ok(())
-}
-
 async fn all_ready(app: &App, run: &RunRow) -> ApiResult<Vec<RevisionRow>> {
     let filter = db::revision::RevisionFilter {
-        state: Some(fineline_api::CheckpointState::Ready),
+        state: Some(CheckpointState::Ready),
         all_revisions: true,
         ..Default::default()
     };
@@ -209,7 +218,13 @@ async fn all_ready(app: &App, run: &RunRow) -> ApiResult<Vec<RevisionRow>> {
 }
 
 /// What would go, and how many stored bytes nothing else needs.
-async fn describe(app: &App, run: &RunRow, doomed: &[RevisionRow], dry_run: bool) -> ApiResult<Deletion> {
+pub(crate) async fn describe(
+    app: &App,
+    caller: &Caller,
+    run: &RunRow,
+    doomed: &[RevisionRow],
+    dry_run: bool,
+) -> ApiResult<Deletion> {
     let conn = app.db.reader();
     let ids: Vec<i64> = doomed.iter().map(|row| row.id).collect();
     let mut names = std::collections::HashMap::new();
@@ -234,12 +249,17 @@ async fn describe(app: &App, run: &RunRow, doomed: &[RevisionRow], dry_run: bool
             names: names.remove(&row.id).unwrap_or_default(),
         });
     }
-    deletion.freed_bytes = freed_bytes(app, run, &ids).await?;
+    // A number for people: what can't be counted does not keep anything from being deleted.
+    deletion.freed_bytes = freed_bytes(app, caller, run, &ids).await.unwrap_or_else(|error| {
+        tracing::error!(run = %run.name, %error, "what a deletion frees can't be counted");
+        0
+    });
     Ok(deletion)
 }
 
-/// Stored bytes of the chunks that only these revisions of the run hold.
-async fn freed_bytes(app: &App, run: &RunRow, doomed: &[i64]) -> ApiResult<u64> {
+/// Stored bytes of the chunks that these revisions hold, and neither another of the run nor another run that the caller may
+/// know of. Where a run that it may not know of holds them too, nothing tells so: that many bytes come back at the most.
+async fn freed_bytes(app: &App, caller: &Caller, run: &RunRow, doomed: &[i64]) -> ApiResult<u64> {
     let conn = app.db.reader();
     let doomed: HashSet<i64> = doomed.iter().copied().collect();
     let (mut going, mut staying) = (HashSet::new(), HashSet::new());
@@ -259,8 +279,10 @@ async fn freed_bytes(app: &App, run: &RunRow, doomed: &[i64]) -> ApiResult<u64> 
             chunks.remove(&chunk);
         }
     }
-    let chunks: Vec<Digest> = chunks.into_iter().collect();
-    Ok(db::collect::count_held_by(conn, &chunks, 1).await?.stored_bytes)
+    let mut chunks: Vec<Digest> = chunks.into_iter().collect();
+    let others = db::possession::held_by_others(conn, run.id, &caller.pattern, &chunks).await?;
+    chunks.retain(|chunk| !others.contains(chunk));
+    Ok(db::collect::stored_bytes(conn, &chunks).await?)
 }
 
 async fn chunks_of(app: &App, checkpoints: &[Digest]) -> ApiResult<HashSet<Digest>> {

@@ -63,7 +63,7 @@ pub(crate) async fn for_binding(
         let id = found.id;
         db::evaluation::link(txn, revision.id, id).await?;
         if is_orphan(txn, run, &found).await? {
-            lease::queue_anew(txn, found, revision.id).await?;
+            lease::queue_anew(txn, found, revision).await?;
             db::event::insert(txn, run.id, revision.step, EventKind::EvaluationQueued, told(id)).await?;
             return Ok(true);
         }
@@ -101,11 +101,14 @@ pub(crate) async fn reusable(
     run: &RunRow,
     key: &EvaluationKey,
 ) -> ApiResult<Option<EvaluationModel>> {
-    let mut found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
-    found.retain(|row| row.run_id == run.id || row.state != EvaluationState::Cancelled.as_str());
-    let runs: Vec<i64> = found.iter().map(|row| row.run_id).collect();
+    let found = db::evaluation::by_key(txn, run.name.namespace(), key).await?;
+    let is_cancelled = |row: &EvaluationModel| row.state == EvaluationState::Cancelled.as_str();
+    let (cancelled, alive): (Vec<_>, Vec<_>) = found.into_iter().partition(is_cancelled);
+    let runs: Vec<i64> = alive.iter().map(|row| row.run_id).collect();
     let shown = shown_with(txn, run, &runs).await?;
-    Ok(found.into_iter().find(|row| Some(row.run_id) == shown))
+    // One of its own that was cancelled is better than none, and worse than another's that has scores or will.
+    let alive = alive.into_iter().find(|row| Some(row.run_id) == shown);
+    Ok(alive.or_else(|| cancelled.into_iter().find(|row| row.run_id == run.id)))
 }
 
 /// The first of `runs` whose scores this run may show: itself, or one that all of this run's readers may read.

@@ -1,7 +1,7 @@
 //! Evaluations as users see and steer them.
 
 use fineline_api::error::ErrorCode;
-use fineline_api::{Evaluation, EvaluationState, Page, Scope};
+use fineline_api::{CheckpointState, Evaluation, EvaluationState, Page, Scope};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -60,8 +60,8 @@ async fn explain(app: &App, evaluations: &mut [Evaluation]) -> ApiResult<()> {
     }
     let conn = app.db.reader();
     let now = db::now_ms(conn).await?;
-    let workers = db::evaluation::workers(conn, now - WORKER_SILENCE_MS).await?;
-    let busy = db::evaluation::any_leased(conn).await?;
+    let workers = db::worker::seen_since(conn, now - WORKER_SILENCE_MS).await?;
+    let busy = db::lease::any_leased(conn).await?;
     for item in evaluations
         .iter_mut()
         .filter(|item| item.state == EvaluationState::Queued)
@@ -106,8 +106,16 @@ pub(crate) async fn retry(app: &App, caller: &Caller, id: Uuid) -> ApiResult<Eva
         let message = format!("evaluation `{id}` is {} and can't be tried again", shown.state);
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("only failed, parked and cancelled ones can"));
     }
-    let revision_id = row.revision_id;
-    lease::queue_anew(&txn, row, revision_id).await?;
+    let revision = db::revision::get(&txn, row.revision_id).await?;
+    let revision = match db::evaluation::other_holder(&txn, &row).await? {
+        _ if revision.state == CheckpointState::Ready => revision,
+        Some(other) if other.state == CheckpointState::Ready => other,
+        _ => {
+            let message = format!("the checkpoint of evaluation `{id}` was deleted");
+            return Err(ApiError::new(ErrorCode::Conflict, message).hint("push the step again: it is evaluated then"));
+        }
+    };
+    lease::queue_anew(&txn, row, &revision).await?;
     txn.commit().await?;
     app.changed.notify_waiters();
     get(app, caller, id).await

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fineline_api::{CheckpointState, ChunkRef, RunName, RunPattern};
+use fineline_api::{CheckpointState, ChunkRef};
 use fineline_format::{Digest, Manifest};
 use serde::Serialize;
 
@@ -301,17 +301,13 @@ async fn check_revision(app: &App, run: &RunRow, revision: &RevisionRow, report:
         }
     }
     let named: Vec<Digest> = found.into_iter().collect();
-    let held = held(app, &run.name, &named).await?;
+    // Its own, and not let go of: what a run needs must not be on its way out.
+    let held = db::possession::kept_by(app.db.reader(), run.id, &named).await?;
     if let Some(digest) = named.iter().find(|digest| !held.contains(*digest)) {
         let message = format!("{name}: the run does not possess {digest}");
         report.add(ProblemKind::Possession, *digest, message);
     }
     Ok(())
-}
-
-async fn held(app: &App, run: &RunName, named: &[Digest]) -> ApiResult<HashSet<Digest>> {
-    let pattern = RunPattern::One(run.clone());
-    Ok(db::possession::held(app.db.reader(), &pattern, false, named).await?)
 }
 
 /// All digests of a ready revision: its checkpoint, files and chunks; or what is wrong with its rows.

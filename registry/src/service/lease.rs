@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::{EvaluationFilter, EvaluationModel};
+use crate::db::revision::RevisionRow;
 use crate::db::suite::SuiteRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::token::{generate_secret, secret_from};
@@ -82,13 +83,13 @@ pub(crate) async fn claim(app: &App, caller: &Caller, claim: ClaimEvaluation) ->
 
 async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEvaluation) -> ApiResult<Claimed> {
     let txn = db::write_txn(&app.db).await?;
-    db::evaluation::see_worker(&txn, token_id, claim).await?;
+    db::worker::see(&txn, token_id, claim).await?;
     let now = db::now_ms(&txn).await?;
     expire_in(&txn, now).await?;
     let claimed = match before(&txn, token_id, claim).await? {
         Some(row) if row.state == EvaluationState::Leased.as_str() => give(app, &txn, row, claim, now).await?,
         Some(_) => Claimed::Spent,
-        None => match db::evaluation::pick(&txn, &caller.pattern, claim, now).await? {
+        None => match db::lease::pick(&txn, &caller.pattern, claim, now).await? {
             Some(mut row) => {
                 row.state = EvaluationState::Leased.as_str().to_owned();
                 row.reason = None;
@@ -113,7 +114,7 @@ async fn before(
     claim: &ClaimEvaluation,
 ) -> ApiResult<Option<EvaluationModel>> {
     match claim.claim_id {
-        Some(id) => Ok(db::evaluation::find_by_claim(txn, token_id, &claim_digest(id)).await?),
+        Some(id) => Ok(db::lease::find_by_claim(txn, token_id, &claim_digest(id)).await?),
         None => Ok(None),
     }
 }
@@ -212,7 +213,7 @@ pub(crate) async fn expire(app: &App) -> ApiResult<()> {
 }
 
 async fn expire_in(txn: &DatabaseTransaction, now: i64) -> ApiResult<usize> {
-    let expired = db::evaluation::expired(txn, now).await?;
+    let expired = db::lease::expired(txn, now).await?;
     let n_expired = expired.len();
     for row in expired {
         run_out(txn, row, now).await?;
@@ -248,7 +249,7 @@ pub(crate) enum Gone {
 pub(crate) async fn take_back(app: &App, token_id: Uuid, gone: Gone) -> ApiResult<()> {
     let txn = db::write_txn(&app.db).await?;
     let now = db::now_ms(&txn).await?;
-    for row in db::evaluation::leased_by(&txn, token_id).await? {
+    for row in db::lease::leased_by(&txn, token_id).await? {
         match gone {
             Gone::Died => run_out(&txn, row, now).await?,
             Gone::Stopped => queue_again(&txn, row, now, "its worker was stopped".to_owned()).await?,
@@ -274,14 +275,20 @@ async fn queue_again(
     Ok(db::evaluation::save(txn, row).await?)
 }
 
+/// Ends the lease of an evaluation through no fault of its worker; it waits for the next one.
+pub(crate) async fn take_away(txn: &DatabaseTransaction, row: EvaluationModel, reason: &str) -> ApiResult<()> {
+    let now = db::now_ms(txn).await?;
+    queue_again(txn, row, now, reason.to_owned()).await
+}
+
 /// Queues an evaluation that has ended once more, from the beginning and with its counts at zero, for a revision whose
 /// files can be read.
 pub(crate) async fn queue_anew(
     txn: &impl ConnectionTrait,
     mut row: EvaluationModel,
-    revision_id: i64,
+    revision: &RevisionRow,
 ) -> ApiResult<()> {
-    row.revision_id = revision_id;
+    db::evaluation::point_to(&mut row, revision);
     row.state = EvaluationState::Queued.as_str().to_owned();
     row.reason = None;
     row.n_failures = 0;

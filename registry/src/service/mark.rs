@@ -8,7 +8,8 @@ use fineline_format::{Digest, Manifest};
 use crate::app::App;
 use crate::db;
 use crate::db::collect::Possessed;
-use crate::error::{ApiError, ApiResult};
+use crate::error::ApiResult;
+use crate::service::content;
 
 /// Digests of a run that are looked at together: 64 MiB at most with what holds them.
 const WINDOW: u64 = 200_000;
@@ -24,7 +25,13 @@ const CHECKPOINTS_AT_ONCE: u64 = 100;
 pub(crate) async fn release(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<()> {
     let mut after = None;
     while let Some(window) = Window::next(app, run_id, after).await? {
-        let held = held(app, run_id, &window, deleted).await?;
+        let Some(held) = held(app, run_id, &window, deleted).await? else {
+            tracing::error!(
+                run_id,
+                "a run lets go of nothing while a row of its checkpoints is missing or damaged"
+            );
+            return Ok(());
+        };
         let (kept, unheld): (Vec<&Possessed>, Vec<&Possessed>) =
             window.possessed.iter().partition(|row| held.contains(&row.digest));
         let unheld: Vec<Digest> = unheld
@@ -52,7 +59,9 @@ pub(crate) async fn release(app: &App, run_id: i64, begun: i64, deleted: bool) -
 pub(crate) async fn unheld(app: &App, run_id: i64, begun: i64, deleted: bool) -> ApiResult<Vec<Digest>> {
     let (mut unheld, mut after) = (Vec::new(), None);
     while let Some(window) = Window::next(app, run_id, after).await? {
-        let held = held(app, run_id, &window, deleted).await?;
+        let Some(held) = held(app, run_id, &window, deleted).await? else {
+            return Ok(Vec::new());
+        };
         let goes = |row: &&Possessed| !row.released && !held.contains(&row.digest) && row.put_at_ms < begun;
         unheld.extend(window.possessed.iter().filter(goes).map(|row| row.digest));
         after = Some(window.last);
@@ -79,12 +88,13 @@ impl Window {
     }
 }
 
-/// The digests in the window that ready checkpoints of the run, and sessions that are under way, hold.
-async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResult<HashSet<Digest>> {
+/// The digests in the window that ready checkpoints of the run, and sessions that are under way, hold. `None` when a row is
+/// missing or damaged that would say so: what is not known to be needed may be all the same.
+async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResult<Option<HashSet<Digest>>> {
     let conn = app.db.reader();
     let mut held = HashSet::new();
     if deleted {
-        return Ok(held);
+        return Ok(Some(held));
     }
     let mut hold = |digest: Digest| {
         if window.spans(&digest) {
@@ -96,15 +106,29 @@ async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResu
         let revisions = db::revision::ready_checkpoints(conn, run_id, after, CHECKPOINTS_AT_ONCE).await?;
         let Some((last, _)) = revisions.last() else { break };
         after = *last;
-        let digests: Vec<Digest> = revisions.into_iter().map(|(_, digest)| digest).collect();
+        let digests: HashSet<Digest> = revisions.into_iter().map(|(_, digest)| digest).collect();
+        let digests: Vec<Digest> = digests.into_iter().collect();
+        let checkpoints = db::checkpoint::find_many(conn, &digests).await?;
+        if checkpoints.len() < digests.len() {
+            return Ok(None);
+        }
         let mut files = Vec::new();
-        for (digest, row) in db::checkpoint::find_many(conn, &digests).await? {
+        for (digest, row) in checkpoints {
             hold(digest);
-            let manifest = Manifest::from_json(&row.manifest).map_err(ApiError::internal)?;
+            let Ok(manifest) = Manifest::from_json(&row.manifest) else {
+                return Ok(None);
+            };
             files.extend(manifest.files().iter().map(|file| file.digest));
         }
         files.retain(|file| files_seen.insert(*file));
-        for (digest, file) in db::file::find_many(conn, &files).await? {
+        let rows = db::file::find_many(conn, &files).await?;
+        if rows.len() < files.len() {
+            return Ok(None);
+        }
+        for (digest, file) in rows {
+            if content::check_recipe(&file).is_err() {
+                return Ok(None);
+            }
             hold(digest);
             file.chunks.iter().for_each(|chunk| hold(chunk.digest));
         }
@@ -115,5 +139,5 @@ async fn held(app: &App, run_id: i64, window: &Window, deleted: bool) -> ApiResu
             file.chunks.iter().for_each(|chunk| hold(chunk.digest));
         }
     }
-    Ok(held)
+    Ok(Some(held))
 }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use fineline_api::Scope;
 use fineline_format::{Digest, Manifest};
+use sea_orm::ConnectionTrait;
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -24,27 +25,43 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
     Ok(db::frame::stored(app.db.reader(), &asked).await?)
 }
 
-/// The same for one who goes on to rely on the answer: what is named stays for a grace from now on, also where its last
-/// checkpoint was just deleted.
+/// The same for a writer who goes on to rely on the answer: what is named stays for a grace from now on, also where its
+/// last checkpoint was just deleted.
 pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
-    let held = held_chunks(app, caller, digests).await?;
+    let moment = db::read_txn(&app.db).await?;
+    let held = writable_chunks(&moment, caller, digests).await?;
     let named: Vec<Digest> = held.keys().copied().collect();
-    let conn = app.db.reader();
-    let released = db::possession::any_released(conn, &caller.pattern, &named).await?;
-    if !released && !db::frame::any_condemned(conn, &named).await? {
+    let is_going = db::possession::any_released(&moment, caller.holders(), &named).await?
+        || db::frame::any_condemned(&moment, &named).await?;
+    moment.commit().await?;
+    if !is_going {
         return Ok(held);
     }
     let txn = db::write_txn(&app.db).await?;
-    db::possession::revive(&txn, &caller.pattern, &named).await?;
+    // Some of it may have gone since: what is still there is taken back, and that is the answer.
+    let held = writable_chunks(&txn, caller, digests).await?;
+    let named: Vec<Digest> = held.keys().copied().collect();
+    db::possession::revive(&txn, caller.holders(), &named).await?;
     let held = db::frame::revive_many(&txn, &named).await?;
     txn.commit().await?;
     Ok(held)
 }
 
+async fn writable_chunks(
+    conn: &impl ConnectionTrait,
+    caller: &Caller,
+    digests: &[Digest],
+) -> ApiResult<HashMap<Digest, u64>> {
+    let unpublished = caller.has(Scope::Write);
+    let held = db::possession::held(conn, caller.holders(), unpublished, digests).await?;
+    let held: Vec<Digest> = held.into_iter().collect();
+    Ok(db::frame::stored(conn, &held).await?)
+}
+
 async fn held(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {
     if caller.has(Scope::Read) {
         let unpublished = caller.has(Scope::Write);
-        return Ok(db::possession::held(app.db.reader(), &caller.pattern, unpublished, digests).await?);
+        return Ok(db::possession::held(app.db.reader(), caller.holders(), unpublished, digests).await?);
     }
     let mut held = HashSet::new();
     for revision_id in leased_revisions(app, caller).await? {
@@ -64,7 +81,7 @@ pub(crate) async fn readable(app: &App, caller: &Caller, revision: &RevisionRow)
 async fn leased_revisions(app: &App, caller: &Caller) -> ApiResult<Vec<i64>> {
     match caller.token_id {
         Some(token_id) if caller.has(Scope::Evaluate) => {
-            Ok(db::evaluation::leased_revisions(app.db.reader(), token_id).await?)
+            Ok(db::lease::leased_revisions(app.db.reader(), token_id).await?)
         }
         _ => Ok(Vec::new()),
     }

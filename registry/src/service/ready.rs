@@ -108,17 +108,30 @@ async fn warnings(app: &App, run: &RunRow, revision: &RevisionRow, examined: &Ex
             ));
         }
     }
-    let Some(before) = db::revision::latest(conn, run.id, Some(revision.step)).await? else {
-        return Ok(warnings);
-    };
-    let manifest = possession::manifest(app, &before).await?;
+    if let Some(before) = db::revision::latest(conn, run.id, Some(revision.step)).await? {
+        let compared = compare(app, &before, examined).await;
+        warnings.extend(compared.unwrap_or_else(|error| {
+            tracing::warn!(run = %run.name, step = before.step, %error, "a step can't be compared with the one before");
+            vec![format!(
+                "it can't be compared with step {}, which is damaged",
+                before.step
+            )]
+        }));
+    }
+    Ok(warnings)
+}
+
+/// What a step does not share with the one before it.
+async fn compare(app: &App, before: &RevisionRow, examined: &Examined) -> ApiResult<Vec<String>> {
+    let mut warnings = Vec::new();
+    let manifest = possession::manifest(app, before).await?;
     let tokenizer = |manifest: &Manifest| manifest.get("tokenizer.json").map(|file| file.digest);
     if let (Some(was), Some(is)) = (tokenizer(&manifest), tokenizer(&examined.manifest))
         && was != is
     {
         warnings.push(format!("`tokenizer.json` is another than at step {}", before.step));
     }
-    let was = checkpoint::tensors(app, &before).await?;
+    let was = checkpoint::tensors(app, before).await?;
     let was: BTreeSet<_> = was.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
     if let Some((name, shape)) = was.symmetric_difference(&examined.tensors).next()
         && !was.is_empty()

@@ -117,7 +117,7 @@ async fn known_name(app: &App, caller: &Caller, suite: &SuiteRow) -> ApiResult<O
     let Some(token_id) = caller.token_id else {
         return Ok(None);
     };
-    let leased = db::evaluation::leased_suites(app.db.reader(), token_id).await?;
+    let leased = db::lease::leased_suites(app.db.reader(), token_id).await?;
     Ok(leased
         .into_iter()
         .find_map(|(digest, name)| (digest == suite.digest).then_some(name)))

@@ -35,9 +35,8 @@ pub(crate) async fn run_forever(app: App) {
     let grace = app.options.grace;
     let mut collected = tokio::time::Instant::now();
     loop {
-        if let Err(error) = sweep(&app).await {
-            tracing::error!(%error, "the sweep is put off");
-        }
+        // What it met is in the log.
+        drop(sweep(&app).await);
         if collected.elapsed() >= collect_every(grace) {
             match collect::collect(&app, false).await {
                 Ok(report) => tracing::info!(?report, "garbage was collected"),
@@ -49,21 +48,52 @@ pub(crate) async fn run_forever(app: App) {
     }
 }
 
-/// Repairs and expires once.
+/// Repairs and expires once. What fails keeps nothing else from being done.
 ///
 /// # Errors
-/// What the database or the store refused.
+/// The first that the database or the store refused.
 pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
+    // Sessions first: that they are shorter than the grace is what collection relies on.
+    let parts = [
+        ("sessions", sessions(app).await),
+        ("leases", lease::expire(app).await),
+        ("frames", frames(app).await),
+        ("retention", retention::apply_all(app).await),
+        ("logins", web_session::expire(app).await),
+        ("tokenizers", tokenizer::catch_up(app).await),
+    ];
+    let mut outcome = Ok(());
+    for (part, ended) in parts {
+        if let Err(error) = ended {
+            tracing::error!(part, %error, "a part of the sweep is put off");
+            outcome = outcome.and(Err(error));
+        }
+    }
+    outcome
+}
+
+fn grace_ms(app: &App) -> i64 {
+    i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Takes away what cut puts and cut deletes left.
+async fn frames(app: &App) -> ApiResult<()> {
     let conn = app.db.reader();
     let now = db::now_ms(conn).await?;
-    let grace_ms = i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX);
-    let intents_before = now - INTENT_GRACE_MS.min(grace_ms);
+    let intents_before = now - INTENT_GRACE_MS.min(grace_ms(app));
     for id in db::frame::older_than(conn, FrameState::Intended, intents_before, BATCH).await? {
         chunk::discard(app, id).await?;
     }
-    let cut = db::frame::older_than(conn, FrameState::Deleting, now - DELETE_GRACE_MS.min(grace_ms), BATCH).await?;
-    collect::finish_deletes(app, &cut).await?;
-    let silence_ms = grace_ms / i64::from(SILENCE_OF_GRACE);
+    let deletes_before = now - DELETE_GRACE_MS.min(grace_ms(app));
+    let cut = db::frame::older_than(conn, FrameState::Deleting, deletes_before, BATCH).await?;
+    collect::finish_deletes(app, &cut).await
+}
+
+/// Ends sessions that nobody speaks to, and those that are too old.
+async fn sessions(app: &App) -> ApiResult<()> {
+    let conn = app.db.reader();
+    let now = db::now_ms(conn).await?;
+    let silence_ms = grace_ms(app) / i64::from(SILENCE_OF_GRACE);
     for session in db::push_session::outlived(conn, now - silence_ms, now - 2 * silence_ms, BATCH).await? {
         match push_session::abandon(app, &session, PushSessionState::Expired).await {
             // It was committed or aborted just now.
@@ -71,8 +101,5 @@ pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
             other => other?,
         }
     }
-    retention::apply_all(app).await?;
-    web_session::expire(app).await?;
-    lease::expire(app).await?;
-    tokenizer::catch_up(app).await
+    Ok(())
 }

@@ -2,11 +2,13 @@
 
 use fineline_api::error::ErrorCode;
 use fineline_api::reference::check_given_name;
-use fineline_api::{CreateRelease, Reference, Release, Tag};
+use fineline_api::{CheckpointState, CreateRelease, Reference, Release, Tag};
+use sea_orm::DatabaseTransaction;
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
+use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::checkpoint;
@@ -22,6 +24,7 @@ pub(crate) async fn set(app: &App, caller: &Caller, run: &RunRow, tag: &str, to:
     check_given_name("tag", tag).map_err(ApiError::invalid)?;
     let revision = checkpoint::resolve(app, caller, run, to).await?;
     let txn = db::write_txn(&app.db).await?;
+    check_ready(&txn, run, &revision).await?;
     if db::tag::is_release(&txn, run.id, tag).await? {
         let message = format!("`{tag}` is a release of run `{}` and never moves", run.name);
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("choose another tag"));
@@ -32,6 +35,17 @@ pub(crate) async fn set(app: &App, caller: &Caller, run: &RunRow, tag: &str, to:
     tags.into_iter()
         .find(|row| row.tag == tag)
         .ok_or_else(|| ApiError::internal("a tag just set is not there"))
+}
+
+/// Refuses a checkpoint that was deleted since it was looked up.
+async fn check_ready(txn: &DatabaseTransaction, run: &RunRow, revision: &RevisionRow) -> ApiResult<()> {
+    if db::revision::get(txn, revision.id).await?.state == CheckpointState::Ready {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!(
+        "checkpoint `step-{}` in run `{}`",
+        revision.step, run.name
+    )))
 }
 
 /// Takes a tag away.
@@ -57,6 +71,7 @@ pub(crate) async fn release(app: &App, caller: &Caller, run: &RunRow, new: Creat
     }
     let revision = checkpoint::resolve(app, caller, run, &new.reference).await?;
     let txn = db::write_txn(&app.db).await?;
+    check_ready(&txn, run, &revision).await?;
     let taken = db::tag::resolve(&txn, run.id, &new.release).await?.is_some();
     if taken || !db::tag::insert_release(&txn, run.id, &new.release, revision.id, &new.notes).await? {
         let message = format!("`{}` is a tag or a release of run `{}` already", new.release, run.name);

@@ -195,7 +195,7 @@ pub(crate) async fn file(app: &App, caller: &Caller, evaluation: Uuid, path: &st
     let conn = app.db.reader();
     let unknown = || ApiError::not_found(format!("tokenizer file `{path}` of evaluation `{evaluation}`"));
     let token_id = caller.token_id.ok_or_else(unknown)?;
-    let leased = db::evaluation::leased_tokenizer(conn, token_id, evaluation).await?;
+    let leased = db::lease::leased_tokenizer(conn, token_id, evaluation).await?;
     let files = lent(conn, leased).await?;
     let file = files.iter().find(|file| file.path == path).ok_or_else(unknown)?;
     content::read_content(app, &file.digest).await

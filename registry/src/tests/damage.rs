@@ -212,6 +212,9 @@ async fn a_recipe_that_is_a_chunk_short() {
 
     planted.assert_read_fails().await;
     planted.assert_found(false, "recipe_size").await;
+    // What the recipe lost is not garbage.
+    fixture.collect_all().await;
+    planted.assert_found(true, "recipe_size").await;
     planted.assert_repaired(0).await;
 }
 
@@ -256,4 +259,42 @@ async fn another_runs_push_of_the_same_bytes_repairs_it_too() {
     stranger.push(1, &files()).await.unwrap();
 
     fixture.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_repair_with_another_cut_is_everybodys_who_has_the_file() {
+    // Given a damaged file of two runs, and a third that pushes the same file in other chunks
+    let fixture = Fixture::new().await;
+    let planted = planted(&fixture).await;
+    let second = fixture.run("lab/second").await;
+    second.push(1, &files()).await.unwrap();
+    fixture.app.store.delete_frame(planted.victim.frame_id).await.unwrap();
+    planted.assert_read_fails().await;
+    let stranger = fixture.run("other/run").await;
+    let cut = |file: TestFile| TestFile {
+        chunks: file.bytes().chunks(77).map(Bytes::copy_from_slice).collect(),
+        ..file
+    };
+    let otherwise: Vec<TestFile> = files().into_iter().map(cut).collect();
+    stranger.push(1, &otherwise).await.unwrap();
+    // When that run is gone, and the grace over
+    let options = crate::service::delete::DeleteOptions {
+        force: true,
+        ..Default::default()
+    };
+    crate::service::delete::run(&fixture.app, &stranger.caller, &stranger.run, options)
+        .await
+        .unwrap();
+    fixture.collect_all().await;
+    fixture.collect_all().await;
+    // Then both still have it, and may name what it is cut into.
+    fixture.assert_sound().await;
+    for pusher in [&planted.pusher, &second] {
+        let revision = checkpoint::resolve(&fixture.app, &pusher.caller, &pusher.run, &Reference::Step(1)).await;
+        for file in checkpoint::files(&fixture.app, &revision.unwrap(), true).await.unwrap() {
+            for piece in file.chunks {
+                chunk::get(&fixture.app, &pusher.caller, piece.digest).await.unwrap();
+            }
+        }
+    }
 }

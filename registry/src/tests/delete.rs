@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fineline_api::error::ErrorCode;
-use fineline_api::{CreatePushSession, Deletion, Reference, Retention};
+use fineline_api::{CheckpointFile, CreatePushSession, Deletion, Reference, Retention};
 use fineline_format::Digest;
 
 use super::fixture::{Fixture, Pusher, TestFile, code, described, file, manifest, model};
@@ -98,7 +98,7 @@ async fn named_steps_go_only_by_force_and_their_names_with_them() {
         assert_eq!(code(refused), ErrorCode::Conflict);
     }
     assert_eq!(
-        code(delete::run(&fixture.app, &pusher.run, DeleteOptions::default()).await),
+        code(delete::run(&fixture.app, &pusher.caller, &pusher.run, DeleteOptions::default()).await),
         ErrorCode::Conflict
     );
     assert_eq!(pusher.delete(1, FORCE).await.unwrap().checkpoints[0].names, ["good"]);
@@ -179,7 +179,9 @@ async fn a_deleted_run_frees_its_name_at_once_and_is_forgotten_after_the_grace()
     let pusher = fixture.run("lab/run").await;
     pusher.push(1, &model(1.0)).await.unwrap();
 
-    delete::run(&fixture.app, &pusher.run, FORCE).await.unwrap();
+    delete::run(&fixture.app, &pusher.caller, &pusher.run, FORCE)
+        .await
+        .unwrap();
 
     let gone = db::run::find(fixture.app.db.reader(), &pusher.run.name).await.unwrap();
     assert!(gone.is_none());
@@ -195,7 +197,9 @@ async fn a_deleted_run_frees_its_name_at_once_and_is_forgotten_after_the_grace()
             .is_empty(),
         "the old one is forgotten"
     );
-    delete::run(&fixture.app, &again.run, FORCE).await.unwrap();
+    delete::run(&fixture.app, &again.caller, &again.run, FORCE)
+        .await
+        .unwrap();
     fixture.collect_all().await;
     assert_eq!(n_frames(&fixture).await, 0);
 }
@@ -219,9 +223,13 @@ async fn a_rule_of_retention_keeps_the_newest_every_kth_and_the_named() {
         keep_every: Some(4),
     };
 
-    let would = retention::set(&fixture.app, &pusher.run, rule, true).await.unwrap();
+    let would = retention::set(&fixture.app, &pusher.caller, &pusher.run, rule, true)
+        .await
+        .unwrap();
     assert_eq!(pusher.steps().await.len(), 10);
-    retention::set(&fixture.app, &pusher.run, rule, false).await.unwrap();
+    retention::set(&fixture.app, &pusher.caller, &pusher.run, rule, false)
+        .await
+        .unwrap();
 
     let steps: Vec<u64> = would.checkpoints.iter().map(|gone| gone.step).collect();
     assert_eq!(steps, [1, 2, 5, 6, 7]);
@@ -245,7 +253,7 @@ async fn a_rule_of_retention_keeps_the_newest_every_kth_and_the_named() {
         },
     ] {
         assert_eq!(
-            code(retention::set(&fixture.app, &pusher.run, rule, true).await),
+            code(retention::set(&fixture.app, &pusher.caller, &pusher.run, rule, true).await),
             ErrorCode::InvalidRequest
         );
     }
@@ -282,4 +290,75 @@ async fn a_replaced_revision_is_read_by_digest_and_deleted_by_it_alone() {
     assert_eq!(code(resolve(by_digest).await), ErrorCode::NotFound);
     fixture.collect_all().await;
     fixture.assert_sound().await;
+}
+
+#[tokio::test]
+async fn deleting_the_current_revision_by_digest_brings_the_one_before_back() {
+    let fixture = Fixture::new().await;
+    let pusher = fixture.run("lab/run").await;
+    let (old, new) = (model(1.0), model(2.0));
+    let digest = |files: &[TestFile]| manifest(&described(files)).digest();
+    pusher.push(1, &old).await.unwrap();
+    let replace = CreatePushSession {
+        step: 1,
+        replace: true,
+        manifest_digest: Some(digest(&new)),
+        ..CreatePushSession::default()
+    };
+    pusher.push_as(replace, &new).await.unwrap();
+
+    let by_digest = Reference::Digest(digest(&new));
+    delete::checkpoint(&fixture.app, &pusher.caller, &pusher.run, &by_digest, FORCE)
+        .await
+        .unwrap();
+
+    let now = checkpoint::resolve(&fixture.app, &pusher.caller, &pusher.run, &Reference::Step(1)).await;
+    assert_eq!(now.unwrap().checkpoint, Some(digest(&old)));
+    fixture.collect_all().await;
+    fixture.assert_sound().await;
+}
+
+#[tokio::test]
+async fn who_comes_to_a_deleted_runs_name_later_knows_nothing_of_it() {
+    // Given a run that was deleted, and another one of its name with people of its own
+    let fixture = Fixture::new().await;
+    let before = fixture.run("lab/run").await;
+    let files = model(1.0);
+    before.push(1, &files).await.unwrap();
+    delete::run(&fixture.app, &before.caller, &before.run, FORCE)
+        .await
+        .unwrap();
+    let after = fixture.run("lab/run").await;
+    // When they name what it held, by chunk or by file
+    let chunks = chunks_of(&files);
+    for chunk in &chunks {
+        assert_eq!(
+            code(chunk::get(&fixture.app, &after.caller, *chunk).await),
+            ErrorCode::NotFound
+        );
+    }
+    assert_eq!(
+        chunk::missing(&fixture.app, &after.caller, chunks.clone())
+            .await
+            .unwrap()
+            .len(),
+        chunks.len()
+    );
+    let session = after.open(1).await;
+    let whole = files[1].described();
+    let forged = file("model.safetensors", vec![7; usize::try_from(whole.size_bytes).unwrap()]);
+    after.send(session.id, std::slice::from_ref(&forged)).await.unwrap();
+    let said = CheckpointFile {
+        digest: whole.digest,
+        ..forged.described()
+    };
+    let session = after.commit(session.id, vec![said]).await.unwrap();
+    // Then it is unknown to them; to those who were there before it is not, for the grace.
+    assert_eq!(session.state, fineline_api::PushSessionState::Failed);
+    assert!(
+        chunk::missing(&fixture.app, &before.caller, chunks)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -90,7 +90,7 @@ fn form(visitor: &Visitor, next: &str, error: Option<&ApiError>) -> Response {
                 @if let Some(csrf) = &csrf { (csrf.field()) }
                 input type="hidden" name="next" value=(next);
                 label for="token" { "Token" }
-                input #token type="password" name="token" required autofocus autocomplete="current-password"
+                input #token type="password" name="token" required autofocus autocomplete="off"
                     placeholder="fl_…" spellcheck="false";
                 button type="submit" { "Log in" }
             }

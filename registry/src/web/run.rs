@@ -16,6 +16,7 @@ use super::visitor::{Reader, Visitor};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db::revision::RevisionFilter;
+use crate::db::run::RunRow;
 use crate::db::score::ScoreFilter;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, RunPath};
@@ -57,11 +58,6 @@ pub(super) async fn show(State(app): State<App>, reader: Reader, path: Result<Pa
 async fn read(app: &App, caller: &Caller, name: &RunName) -> ApiResult<RunPage> {
     let run = caller.run(app, name, Scope::Read).await?;
     caller.require(Scope::Read)?;
-    let filter = RevisionFilter {
-        deleted: true,
-        ..RevisionFilter::default()
-    };
-    let mut steps = service::checkpoint::list(app, &run, filter, None, MAX_ROWS).await?;
     let mut by_step: BTreeMap<u64, BTreeMap<Column, Score>> = BTreeMap::new();
     let mut columns = BTreeSet::new();
     for score in service::score::list(app, &run, &ScoreFilter::default()).await? {
@@ -69,22 +65,44 @@ async fn read(app: &App, caller: &Caller, name: &RunName) -> ApiResult<RunPage> 
         columns.insert(column.clone());
         by_step.entry(score.step).or_default().insert(column, score);
     }
-    // A deleted step is a row as long as something that was measured of it is left.
-    let measured = |step: &Checkpoint| by_step.contains_key(&step.step);
-    steps
-        .items
-        .retain(|step| step.state != CheckpointState::Deleted || measured(step));
+    let (steps, has_more) = rows_to_show(app, &run, &by_step).await?;
     let row = |step: Checkpoint| Row {
-        scores: by_step.remove(&step.step).unwrap_or_default(),
+        // One that failed beside a good one of its step was never measured.
+        scores: match step.state {
+            CheckpointState::Ready | CheckpointState::Deleted => by_step.remove(&step.step).unwrap_or_default(),
+            _ => BTreeMap::new(),
+        },
         notes: notes(&step),
         step,
     };
     Ok(RunPage {
         name: run.name.clone(),
         columns,
-        has_more: steps.next_cursor.is_some(),
-        rows: steps.items.into_iter().map(row).collect(),
+        has_more,
+        rows: steps.into_iter().map(row).collect(),
     })
+}
+
+/// The first steps of a run, and whether there are more. A deleted one is a row as long as something that was measured of
+/// it is left.
+async fn rows_to_show<T>(app: &App, run: &RunRow, measured: &BTreeMap<u64, T>) -> ApiResult<(Vec<Checkpoint>, bool)> {
+    let filter = RevisionFilter {
+        deleted: true,
+        ..RevisionFilter::default()
+    };
+    let (mut rows, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = service::checkpoint::list(app, run, filter, cursor.as_deref(), MAX_ROWS).await?;
+        let shown = |step: &Checkpoint| step.state != CheckpointState::Deleted || measured.contains_key(&step.step);
+        rows.extend(page.items.into_iter().filter(shown));
+        cursor = page.next_cursor;
+        if rows.len() as u64 > MAX_ROWS || cursor.is_none() {
+            break;
+        }
+    }
+    let has_more = cursor.is_some() || rows.len() as u64 > MAX_ROWS;
+    rows.truncate(usize::try_from(MAX_ROWS).unwrap_or(usize::MAX));
+    Ok((rows, has_more))
 }
 
 /// What is to be said of a step beside its numbers, a line each.

@@ -29,7 +29,7 @@ fn body(visitor: &Visitor, page: &ApiPage<Run>) -> Markup {
             div.wide { (table(visitor, &page.items)) }
         }
         @if page.next_cursor.is_some() {
-            p { "These are the first " (MAX_ROWS) "; " code { "fineline run ls" } " lists them all." }
+            p { "These are the first " (MAX_ROWS) "; " code { "fineline run list" } " lists them all." }
         }
     }
 }

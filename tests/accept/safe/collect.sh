@@ -2,11 +2,15 @@
 # shellcheck shell=bash
 
 echo "== collection beside pushes, pulls, deletions and evaluations"
-start_server "$work/collect" --evaluator cpu --grace 20s
-python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites" 2>/dev/null || true
+start_server "$work/collect" --evaluator cpu --grace 6s
+python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites"
 fineline run create lab/run >/dev/null
 fineline suite apply "$work/suites/rolling.yaml" --run lab/run >/dev/null
-(while true; do fineline storage gc >/dev/null 2>&1 || true; done) &
+# Collects until the server is gone, or the file that says so is there; a line with what was deleted for each round.
+: >"$work/collected"
+(while [[ ! -e $work/enough ]]; do
+    fineline storage gc --json 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["deleted"]["n"])' >>"$work/collected" || break
+done) &
 collector=$!
 pushed=0 read_back=0 deleted=0
 for round in 1 2 3; do
@@ -20,14 +24,17 @@ for round in 1 2 3; do
         done
     done
 done
-kill $collector; wait $collector 2>/dev/null || true
+touch "$work/enough"
+wait $collector
+read -r rounds gone < <(awk '{n += $1} END {print NR, n + 0}' "$work/collected")
+check "$rounds collections meanwhile deleted $gone frames" test "$rounds" -gt 20 -a "$gone" -gt 0
 check "21 pushes ($pushed), each read back ($read_back), 19 deletions ($deleted), all beside collections" \
     test "$pushed.$read_back.$deleted" = 21.21.19
 fineline wait lab/run --timeout 300 >/dev/null
 check "the two that are left are evaluated" test "$(fineline ls lab/run --json | python3 -c 'import json, sys; print([c["evaluations"]["done"] for c in json.load(sys.stdin)])')" = "[1, 1]"
 check "no chunk was lost: scrub reads every byte" sound "$work/collect"
 before=$(store_bytes "$work/collect")
-objects_are_live() { gc live.n >"$work/live" && test "$(cat "$work/live")" = "$(find "$work/collect/store" -type f | wc -l)"; }
+objects_are_live() { test "$(gc waiting.n)" = 0 && gc live.n >"$work/live" && test "$(cat "$work/live")" = "$(find "$work/collect/store" -type f | wc -l)"; }
 check "what nothing needs is gone in the end ($before bytes before)" eventually 90 objects_are_live
 echo "    $(store_bytes "$work/collect") bytes in $(cat "$work/live") objects are left"
 stop_server

@@ -13,7 +13,7 @@ for point in chunk.intended chunk.intended:8 chunk.stored chunk.attached commit.
     FINELINE_KILL_AT=$point start_server "$dir" --evaluator off
     fineline push lab/run 3000 "$(step_dir 3000)" >/dev/null 2>&1 &
     pusher=$!
-    wait "$server" 2>/dev/null || true
+    check "$point: the server died there" server_killed
     kill -9 $pusher 2>/dev/null || true; wait $pusher 2>/dev/null || true
     check "$point: what the dead server left is sound" sound "$dir"
     early=$(n_ready)
@@ -35,7 +35,7 @@ for point in delete.before_commit collect.released collect.condemned collect.del
     stop_server
     FINELINE_KILL_AT=$point start_server "$dir" --evaluator off --grace 1s
     [[ $point != delete.* ]] || (timeout -s KILL 5 "$bin/fineline" delete lab/run@512 >/dev/null 2>&1 || true)
-    wait "$server" 2>/dev/null || true
+    check "$point: the server died there" server_killed
     check "$point: what the dead server left is sound" sound "$dir"
     start_server "$dir" --evaluator off --grace 1s
     [[ $point != delete.* ]] || fineline delete lab/run@512 >/dev/null
@@ -47,16 +47,18 @@ for point in delete.before_commit collect.released collect.condemned collect.del
 done
 
 dir=$work/crash-migrate
-FINELINE_KILL_AT=migrate.before_commit start_server "$dir" --evaluator off 2>/dev/null || true
+mkdir "$dir"
+FINELINE_KILL_AT=migrate.before_commit check "migrate.before_commit: the server died there" \
+    killed "$bin/fineline-registry" serve --listen 127.0.0.1:0 --data "$dir" --evaluator off
 start_server "$dir" --evaluator off
 check "migrate.before_commit: the next start migrates and serves" fineline run list
 
 for point in push.hashed push.opened push.chunk_sent push.chunk_sent:8 push.file_added push.sent push.committed; do
     run=lab/${point//[.:_]/-}
     fineline run create "$run" >/dev/null
-    FINELINE_KILL_AT=$point fineline push "$run" 512 "$(step_dir 512)" >/dev/null 2>&1 || true
+    FINELINE_KILL_AT=$point check "$point: the client died there" killed "$bin/fineline" push "$run" 512 "$(step_dir 512)"
     fineline push "$run" 512 "$(step_dir 512)" >/dev/null
-    check "$point: the client is killed, the repeated command ends, identical" identical "$run@512" "$(step_dir 512)"
+    check "$point: the repeated command ends, identical" identical "$run@512" "$(step_dir 512)"
 done
 stop_server
 check "sound after all of them" sound "$dir"

@@ -8,7 +8,7 @@ start_server "$dir" --evaluator off --lease-ttl 1 --retry-back-off 0
 printf 'suite: small\ntasks: [%s]\nlimit: 12\n' \
     "$data/lm_eval/tasks/arc_easy.yaml, $data/lm_eval/tasks/sciq.yaml, $data/lm_eval/tasks/piqa.yaml" >"$work/small.yaml"
 evaluate=$("$bin/fineline-registry" token create --name w --scope evaluate --runs '*' --data "$dir" 2>/dev/null)
-worker() { FINELINE_LOG=error "$bin/fineline-evaluator" --server "$FINELINE_URL" --token "$evaluate" --device cpu --once; }
+worker() { FINELINE_LOG=error timeout 120 "$bin/fineline-evaluator" --server "$FINELINE_URL" --token "$evaluate" --device cpu --once; }
 
 # queue RUN STEP: a run whose one step waits for the suite.
 queue() {
@@ -42,7 +42,8 @@ for point in worker.claimed worker.prepared worker.pulled worker.loaded worker.m
     # A namespace of its own: in one namespace the model would be evaluated once.
     run=${point//[.:_]/-}/run
     queue "$run" 1
-    FINELINE_KILL_AT=$point worker >/dev/null 2>&1 || true
+    FINELINE_KILL_AT=$point check "$point: the worker died there" killed "$bin/fineline-evaluator" \
+        --server "$FINELINE_URL" --token "$evaluate" --device cpu --once
     check "$point: another worker ends it" eventually 60 is_done "$run"
     read -r _ _ expiries _ <<<"$(state_of "$run")"
     [[ $point == worker.completed ]] && wanted=0 || wanted=1

@@ -3,7 +3,7 @@
 
 echo "== revisions"
 start_server "$work/revision" --evaluator cpu
-python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites" 2>/dev/null || true
+python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites"
 fineline run create lab/run >/dev/null
 fineline suite apply "$work/suites/rolling.yaml" --run lab/run >/dev/null
 fineline push lab/run 1 "$(step_dir 512)" >/dev/null

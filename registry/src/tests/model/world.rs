@@ -130,11 +130,11 @@ impl World {
                 assert_eq!(deleted.is_ok(), self.steps[*run].remove(step).is_some());
             }
             Op::DeleteRun { run } => {
-                delete_run(&self.app(), *run).await.unwrap();
+                delete_run(&self.app(), &self.caller(*run, false), *run).await.unwrap();
                 self.forget_run(*run);
             }
             Op::KeepLast { run } => {
-                keep_last(&self.app(), *run).await.unwrap();
+                keep_last(&self.app(), &self.caller(*run, false), *run).await.unwrap();
                 self.keep_newest(*run);
             }
             Op::Collect => drop(collect::collect(&self.app(), false).await.unwrap()),
@@ -276,7 +276,7 @@ impl World {
                 self.steps[*run].remove(step);
             }
             Op::KeepLast { run } => {
-                drop(cut_at(at, keep_last(&app, *run)).await);
+                drop(cut_at(at, keep_last(&app, &self.caller(*run, false), *run)).await);
                 self.keep_newest(*run);
             }
             Op::Collect => drop(cut_at(at, collect::collect(&app, false)).await),
@@ -372,7 +372,7 @@ impl World {
     /// All is deleted, the grace passes: nothing is left.
     pub(super) async fn end(mut self) {
         for run in 0..2 {
-            delete_run(&self.app(), run).await.unwrap();
+            delete_run(&self.app(), &self.caller(run, false), run).await.unwrap();
             self.forget_run(run);
         }
         for _ in 0..2 {
@@ -470,17 +470,17 @@ async fn delete_step(app: &App, caller: &Caller, run: usize, step: u64) -> ApiRe
         .map(|_| ())
 }
 
-async fn delete_run(app: &App, run: usize) -> ApiResult<()> {
+async fn delete_run(app: &App, caller: &Caller, run: usize) -> ApiResult<()> {
     let row = run_row(app, run).await;
-    delete::run(app, &row, FORCE).await.map(|_| ())
+    delete::run(app, caller, &row, FORCE).await.map(|_| ())
 }
 
-async fn keep_last(app: &App, run: usize) -> ApiResult<()> {
+async fn keep_last(app: &App, caller: &Caller, run: usize) -> ApiResult<()> {
     let row = run_row(app, run).await;
     let rule = Retention {
         keep_last: 1,
         keep_every: None,
     };
-    retention::set(app, &row, rule, false).await?;
+    retention::set(app, caller, &row, rule, false).await?;
     retention::unset(app, &row).await
 }
