@@ -53,12 +53,15 @@ FINELINE_KILL_AT=migrate.before_commit check "migrate.before_commit: the server 
 start_server "$dir" --evaluator off
 check "migrate.before_commit: the next start migrates and serves" fineline run list
 
+# A step of its own for each: of one that is there already nothing would be sent.
+steps=(512 750 1000 1250 1500 1750 2000)
+fineline run create lab/client >/dev/null
 for point in push.hashed push.opened push.chunk_sent push.chunk_sent:8 push.file_added push.sent push.committed; do
-    run=lab/${point//[.:_]/-}
-    fineline run create "$run" >/dev/null
-    FINELINE_KILL_AT=$point check "$point: the client died there" killed "$bin/fineline" push "$run" 512 "$(step_dir 512)"
-    fineline push "$run" 512 "$(step_dir 512)" >/dev/null
-    check "$point: the repeated command ends, identical" identical "$run@512" "$(step_dir 512)"
+    step=${steps[0]}
+    steps=("${steps[@]:1}")
+    FINELINE_KILL_AT=$point check "$point: the client died there" killed "$bin/fineline" push lab/client "$step" "$(step_dir "$step")"
+    fineline push lab/client "$step" "$(step_dir "$step")" >/dev/null
+    check "$point: the repeated command ends, identical" identical "lab/client@$step" "$(step_dir "$step")"
 done
 stop_server
 check "sound after all of them" sound "$dir"
