@@ -10,7 +10,7 @@ use chrono::{SecondsFormat, Utc};
 use fineline_api::{CheckpointFile, ChunkRef, CreatePushSession, Reference, RunName, Scope};
 use fineline_client::{EvaluationQuery, PushOptions, apply_suite, push};
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteTask};
-use fineline_format::{Digest, frame};
+use fineline_format::{Digest, FileEntry, Manifest, frame};
 use harness::{TASK, TestServer, checkpoint, documents_about, serve, suite_about};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
@@ -21,6 +21,7 @@ use doors::{Ask, NO_DOORS, doors, operations_that_name};
 
 /// What one run holds, or what no run does.
 struct Things {
+    run: String,
     checkpoint: Digest,
     file: CheckpointFile,
     chunk_bytes: Vec<u8>,
@@ -43,6 +44,7 @@ impl Things {
             size_bytes: chunk_bytes.len() as u64,
         };
         Self {
+            run: like.run.replace("secret", "absent"),
             checkpoint: digest("no checkpoint"),
             file: CheckpointFile {
                 digest: digest("no file"),
@@ -63,6 +65,16 @@ impl Things {
         self.file.chunks[0].digest
     }
 
+    /// The manifest of the one file.
+    fn manifest(&self) -> Digest {
+        let entry = FileEntry {
+            path: self.file.path.clone(),
+            size_bytes: self.file.size_bytes,
+            digest: self.file.digest,
+        };
+        Manifest::new(vec![entry]).unwrap().digest()
+    }
+
     /// Everything by which these things could be named in an answer.
     fn names(&self) -> Vec<String> {
         let upload = definition_about(&self.subject).digest();
@@ -79,6 +91,7 @@ impl Things {
             .iter()
             .map(Digest::to_hex)
             .chain(ids.iter().map(Uuid::to_string))
+            .chain([self.manifest().to_hex(), self.run.clone()])
             .collect()
     }
 }
@@ -119,6 +132,7 @@ async fn private(server: &TestServer, name: &str, seed: u32) -> Things {
     };
     let evaluations = server.admin.list_evaluations(&query, None, None).await.unwrap();
     Things {
+        run: name.to_owned(),
         checkpoint: pushed.digest,
         chunk_bytes: frame::decode(&frame).unwrap(),
         file,
@@ -237,6 +251,13 @@ async fn what_one_may_not_read_answers_as_what_does_not_exist_at_every_door() {
                         let path = path.replace("SESSION", &session.to_string());
                         format!("{}/api/v1{path}", server.server.url)
                     };
+                    if door == "commit_push_session" {
+                        // What is committed is a file that names the chunk; who may not write is refused here already.
+                        let files = format!("/runs/lab/open/push-sessions/{session}/files");
+                        let named = http.post(url(&files)).json(&things.file).bearer_auth(&token);
+                        let named = named.send().await.unwrap().status();
+                        assert_eq!(named.is_success(), scope == Scope::Write, "{named}");
+                    }
                     let request = match doors(things).remove(door).unwrap() {
                         Ask::Empty(method, path) => http.request(method, url(&path)),
                         Ask::Json(method, path, body) => http.request(method, url(&path)).json(&body),

@@ -25,7 +25,7 @@ pub(crate) struct ServeArgs {
     /// A proxy whose forwarded headers are believed, by address or network; may be given several times.
     #[arg(long = "trusted-proxy", env = "FINELINE_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxies: Vec<TrustedProxy>,
-    /// The embedded evaluator: `cpu`, `cuda:N` or `off`.
+    /// The embedded evaluator: `cpu` or `off`.
     #[arg(long, env = "FINELINE_EVALUATOR", default_value = "cpu")]
     evaluator: Evaluator,
     /// How long content that nothing needs any more is kept before it is deleted (`3d`, `12h`). A push that takes longer

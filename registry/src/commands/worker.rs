@@ -40,12 +40,10 @@ impl FromStr for Evaluator {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let cuda = text.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok());
         match text {
             "off" => Ok(Self::Off),
             "cpu" => Ok(Self::Device(text.to_owned())),
-            _ if cuda => Ok(Self::Device(text.to_owned())),
-            _ => Err(format!("`{text}` is no evaluator: use `cpu`, `cuda:N` or `off`")),
+            _ => Err(format!("`{text}` is no evaluator of this build: use `cpu` or `off`")),
         }
     }
 }

@@ -81,8 +81,12 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
             Json(
                 post.clone(),
                 format!("{run}/push-sessions/SESSION/commit"),
-                json!({"manifest_digest": things.checkpoint}),
+                json!({"manifest_digest": things.manifest()}),
             ),
+        ),
+        (
+            "list_evaluations",
+            Empty(get.clone(), format!("/evaluations?run=lab/open&ref={reference}")),
         ),
         (
             "heartbeat_push_session",
@@ -94,7 +98,7 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
             Json(
                 put.clone(),
                 format!("{run}/tokenizer"),
-                json!({"run": "lab/open", "reference": reference}),
+                json!({"run": things.run, "reference": reference}),
             ),
         ),
         (
@@ -187,11 +191,12 @@ pub(super) const NO_DOORS: [&str; 1] = ["delete_token"];
 
 /// The operations of the OpenAPI document whose path or body names something by digest, reference or id.
 pub(super) fn operations_that_name() -> BTreeSet<String> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "digest",
         "digests",
         "manifest_digest",
         "reference",
+        "ref",
         "suite",
         "blob",
         "chunks",
