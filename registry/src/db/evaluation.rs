@@ -78,18 +78,21 @@ pub(crate) async fn insert(
     Ok(id)
 }
 
+pub(super) fn run_of_evaluation() -> RelationDef {
+    evaluation::Entity::belongs_to(run::Entity)
+        .from(evaluation::Column::RunId)
+        .to(run::Column::Id)
+        .into()
+}
+
 /// Evaluations of a key in a namespace, but for those of deleted runs.
 pub(crate) async fn by_key(
     conn: &impl ConnectionTrait,
     namespace: &str,
     key: &EvaluationKey,
 ) -> Result<Vec<EvaluationModel>, DbErr> {
-    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
-        .from(evaluation::Column::RunId)
-        .to(run::Column::Id)
-        .into();
     let query = evaluation::Entity::find()
-        .join(JoinType::InnerJoin, of_run)
+        .join(JoinType::InnerJoin, run_of_evaluation())
         .filter(run::Column::DeletedAtMs.is_null())
         .filter(evaluation::Column::Namespace.eq(namespace))
         .filter(evaluation::Column::ModelDigest.eq(super::blob(&key.model)))
@@ -319,8 +322,8 @@ struct Names {
     checkpoint_digest: Option<Vec<u8>>,
 }
 
-/// Evaluations as the API shows them, by id, those after `after` only: linked to runs that `pattern` matches, each shown
-/// for the run and step that it was queued for.
+/// Evaluations as the API shows them, by id, those after `after` only: of runs that `pattern` matches, each shown for the
+/// run and step that it was queued for.
 pub(crate) async fn list(
     conn: &impl ConnectionTrait,
     pattern: &RunPattern,
@@ -328,12 +331,8 @@ pub(crate) async fn list(
     after: Option<Uuid>,
     limit: u64,
 ) -> Result<Vec<Evaluation>, DbErr> {
-    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
-        .from(evaluation::Column::RunId)
-        .to(run::Column::Id)
-        .into();
     let mut query = evaluation::Entity::find()
-        .join(JoinType::InnerJoin, of_run)
+        .join(JoinType::InnerJoin, run_of_evaluation())
         .filter(super::run::matches(pattern));
     if let Some(state) = filter.state {
         query = query.filter(evaluation::Column::State.eq(state.as_str()));

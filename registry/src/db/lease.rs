@@ -4,12 +4,11 @@ use fineline_api::{ClaimEvaluation, EvaluationState, RunPattern};
 use fineline_format::Digest;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    RelationDef,
 };
 use uuid::Uuid;
 
-use super::entity::{evaluation, run};
-use super::evaluation::EvaluationModel;
+use super::entity::evaluation;
+use super::evaluation::{EvaluationModel, run_of_evaluation};
 
 /// Leases that ran out.
 pub(crate) async fn expired(conn: &impl ConnectionTrait, now_ms: i64) -> Result<Vec<EvaluationModel>, DbErr> {
@@ -27,12 +26,8 @@ pub(crate) async fn pick(
     claim: &ClaimEvaluation,
     now_ms: i64,
 ) -> Result<Option<EvaluationModel>, DbErr> {
-    let of_run: RelationDef = evaluation::Entity::belongs_to(run::Entity)
-        .from(evaluation::Column::RunId)
-        .to(run::Column::Id)
-        .into();
     let query = evaluation::Entity::find()
-        .join(JoinType::InnerJoin, of_run)
+        .join(JoinType::InnerJoin, run_of_evaluation())
         .filter(super::run::matches(pattern))
         .filter(evaluation::Column::State.eq(EvaluationState::Queued.as_str()))
         .filter(evaluation::Column::NotBeforeMs.lte(now_ms))

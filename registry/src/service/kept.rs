@@ -59,7 +59,7 @@ async fn kept_files(app: &App) -> ApiResult<HashSet<Digest>> {
 
 async fn keep(app: &App, file: &Digest) -> ApiResult<()> {
     let Some(row) = db::file::find(app.db.reader(), file).await? else {
-        // Not repaired here: `fsck` tells of it.
+        // No push can bring it back: it has to be uploaded again.
         tracing::error!(%file, "a file of a suite, a tokenizer or a sample log has no row");
         return Ok(());
     };

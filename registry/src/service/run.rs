@@ -16,7 +16,7 @@ const MAX_ATTRIBUTES_BYTES: usize = 64 << 10;
 /// Creates a run.
 ///
 /// # Errors
-/// 404 when the caller's pattern does not match the name, 403 without the scope `write`, 409 when the name is taken, 400
+/// 403 without the scope `write` or when the caller's pattern does not match the name, 409 when the name is taken, 400
 /// for what breaks a bound.
 pub(crate) async fn create(app: &App, caller: &Caller, new: CreateRun) -> ApiResult<Run> {
     caller.require(Scope::Write)?;

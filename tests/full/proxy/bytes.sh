@@ -21,6 +21,8 @@ check "it creates a run" trusting run create lab/a
 check "it pushes 20 MiB" trusting push lab/a 1 "$work/step"
 check "it pulls them" trusting pull lab/a@1 "$work/pulled"
 check "byte-identical" diff -r "$work/step" "$work/pulled"
+check "the proxy logged the requests" test -s "$work/access.log"
+check "the proxy has an error log" test -f "$work/nginx.log"
 check "nothing was kept on the proxy's disk" refute grep -q "buffered to a temporary file" "$work/nginx.log"
 check "no token stands in the proxy's logs" refute grep -qF "$FINELINE_TOKEN" "$work/access.log" "$work/nginx.log"
 export FINELINE_URL=$direct
