@@ -9,12 +9,13 @@ mod tiny_llama;
 
 use std::path::{Path, PathBuf};
 
-use fineline_api::{CreateToken, RunName, Scope};
+use fineline_api::{ClaimEvaluation, CreateToken, RunName, Scope};
 use fineline_client::Client;
+use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
-pub use engine::{FakeEngine, engine_suite};
+pub use engine::{FakeEngine, engine_suite, load_fake};
 pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
 pub use process::{ServerProcess, Start, wait};
 pub use proxy::{Cut, Exchange, Proxy};
@@ -68,6 +69,36 @@ impl TestServer {
         let name: RunName = name.parse().expect("a run's name");
         self.admin.create_run(&name, &Default::default()).await.expect("a run");
         name
+    }
+
+    /// A worker of all runs that works until there is no work.
+    pub async fn work(&self, load: LoadEngine) {
+        let options = WorkerOptions {
+            server: self.server.url.clone(),
+            token: self.token(&[Scope::Evaluate], "*").await,
+            device: "cpu".to_owned(),
+            name: Some("w".to_owned()),
+            scratch: None,
+            batch_tokens: 4096,
+            once: true,
+        };
+        run_with(options, load, std::future::pending())
+            .await
+            .expect("the worker works");
+    }
+}
+
+/// What a worker asks for that can do all that [`checkpoint`]s and [`suite`]s need, and doesn't wait.
+pub fn claim() -> ClaimEvaluation {
+    ClaimEvaluation {
+        worker: "w".to_owned(),
+        device: "cpu".to_owned(),
+        memory_bytes: 1 << 30,
+        dtypes: vec!["float32".to_owned()],
+        architectures: vec!["LlamaForCausalLM".to_owned()],
+        wait_s: 0,
+        claim_id: None,
+        harness_version: None,
     }
 }
 

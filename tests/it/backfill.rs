@@ -2,9 +2,9 @@
 
 use std::process::Output;
 
-use fineline_api::{Backfill, BackfillPlan, ClaimEvaluation, RunName, RunPattern, Scope};
+use fineline_api::{Backfill, BackfillPlan, RunName, RunPattern, Scope};
 use fineline_client::{EvaluationQuery, PushOptions, apply_suite, plan_suite, push};
-use harness::{TestServer, checkpoint, serve, suite, suite_about};
+use harness::{TestServer, checkpoint, claim, serve, suite, suite_about};
 
 async fn push_step(server: &TestServer, run: &RunName, step: u64) {
     let seed = u32::try_from(2 * step + 1).unwrap();
@@ -31,18 +31,8 @@ async fn apply(server: &TestServer, arguments: &[&str]) -> Output {
 /// The steps of all that waits, in the order in which a worker gets them.
 async fn claimed(server: &TestServer) -> Vec<u64> {
     let worker = server.client(&[Scope::Evaluate], "*").await;
-    let claim = ClaimEvaluation {
-        worker: "w".to_owned(),
-        device: "cpu".to_owned(),
-        memory_bytes: 1 << 30,
-        dtypes: vec!["float32".to_owned()],
-        architectures: vec!["LlamaForCausalLM".to_owned()],
-        wait_s: 0,
-        claim_id: None,
-        harness_version: None,
-    };
     let mut steps = Vec::new();
-    while let Some(lease) = worker.claim_evaluation(&claim).await.unwrap() {
+    while let Some(lease) = worker.claim_evaluation(&claim()).await.unwrap() {
         steps.push(lease.evaluation.step);
     }
     steps

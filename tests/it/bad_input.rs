@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use fineline_api::{ClaimEvaluation, CreatePushSession, Reference, RunName};
 use fineline_client::{Client, PushOptions, apply_suite, push};
-use harness::{checkpoint, suite};
+use harness::{checkpoint, claim, suite};
 use serde_json::Value;
 
 use connection::{Answer, Body, Connection};
@@ -173,16 +173,7 @@ async fn fill(admin: &Client, dir: &Path) -> (Vec<(&'static str, String)>, Strin
         ..CreatePushSession::default()
     };
     let session = admin.create_push_session(&run, &session).await.unwrap();
-    let claim = ClaimEvaluation {
-        worker: "w".to_owned(),
-        device: "cpu".to_owned(),
-        memory_bytes: 1,
-        dtypes: vec!["float32".to_owned()],
-        architectures: vec!["LlamaForCausalLM".to_owned()],
-        wait_s: 10,
-        claim_id: None,
-        harness_version: None,
-    };
+    let claim = ClaimEvaluation { wait_s: 10, ..claim() };
     let lease = admin.claim_evaluation(&claim).await.unwrap().unwrap();
     let files = admin.list_files(&run, &Reference::Step(1), true).await.unwrap();
     let names = vec![

@@ -1,25 +1,12 @@
 //! Evaluation starts by itself; leases, scores and their ends.
 
 use fineline_api::{
-    ClaimEvaluation, CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore,
-    result_digest, scores_digest,
+    CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore, result_digest,
+    scores_digest,
 };
 use fineline_client::{Client, Error, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_format::Digest;
-use harness::{TestServer, checkpoint, serve, suite};
-
-fn claim() -> ClaimEvaluation {
-    ClaimEvaluation {
-        worker: "w".to_owned(),
-        device: "cpu".to_owned(),
-        memory_bytes: 1 << 30,
-        dtypes: vec!["float32".to_owned()],
-        architectures: vec!["LlamaForCausalLM".to_owned()],
-        wait_s: 0,
-        claim_id: None,
-        harness_version: None,
-    }
-}
+use harness::{TestServer, checkpoint, claim, serve, suite};
 
 fn score(value: f64) -> TaskScore {
     TaskScore {

@@ -1,12 +1,8 @@
 //! Steps that share a model, steps that were replaced, and steps that were deleted: what their scores and the page say.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use fineline_api::{EvaluationState, Reference, RunName, Scope, Score};
 use fineline_client::{DeleteOptions, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
-use fineline_evaluator::worker::{WorkerOptions, run_with};
-use harness::{FakeEngine, TestServer, checkpoint, serve_with, suite};
+use harness::{TestServer, checkpoint, load_fake, serve_with, suite};
 
 /// Everybody may read, and a suite waits for steps.
 async fn server() -> (TestServer, RunName) {
@@ -32,17 +28,7 @@ async fn pushed(server: &TestServer, run: &RunName, step: u64, seed: u32, replac
 }
 
 async fn work(server: &TestServer) {
-    let options = WorkerOptions {
-        server: server.server.url.clone(),
-        token: server.token(&[Scope::Evaluate], "*").await,
-        device: "cpu".to_owned(),
-        name: Some("w".to_owned()),
-        scratch: None,
-        batch_tokens: 4096,
-        once: true,
-    };
-    let load = Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine) as Box<dyn fineline_evaluator::engine::Engine>));
-    run_with(options, load, std::future::pending()).await.unwrap();
+    server.work(load_fake()).await;
     let ended = server
         .admin
         .list_evaluations(&EvaluationQuery::default(), None, None)

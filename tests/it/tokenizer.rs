@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use fineline_api::{CheckpointState, ClaimEvaluation, EventKind, Reference, RunName, Scope, SetTokenizer};
+use fineline_api::{CheckpointState, EventKind, Reference, RunName, Scope, SetTokenizer};
 use fineline_client::{Client, Error, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_evaluator::engine::Engine;
-use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
-use harness::{FakeEngine, TestServer, checkpoint, serve, suite};
+use fineline_evaluator::worker::LoadEngine;
+use harness::{FakeEngine, TestServer, checkpoint, claim, serve, suite};
 
 /// A server with the run `lab/run`, whose `n` steps have no tokenizer, and a suite bound to it.
 async fn bare(n: u32) -> (TestServer, RunName) {
@@ -66,16 +66,7 @@ async fn work(server: &TestServer) -> Vec<String> {
         send.send(std::fs::read_to_string(dir.join("tokenizer.json"))?)?;
         Ok(Box::new(FakeEngine) as Box<dyn Engine>)
     });
-    let options = WorkerOptions {
-        server: server.server.url.clone(),
-        token: server.token(&[Scope::Evaluate], "*").await,
-        device: "cpu".to_owned(),
-        name: Some("w".to_owned()),
-        scratch: None,
-        batch_tokens: 4096,
-        once: true,
-    };
-    run_with(options, load, std::future::pending()).await.unwrap();
+    server.work(load).await;
     loaded.try_iter().collect()
 }
 
@@ -200,17 +191,7 @@ async fn a_tokenizer_is_named_by_who_reads_it_and_read_under_the_lease_alone() {
         server.client(&[Scope::Evaluate], "*").await,
         server.client(&[Scope::Evaluate], "*").await,
     );
-    let claim = ClaimEvaluation {
-        worker: "w".to_owned(),
-        device: "cpu".to_owned(),
-        memory_bytes: 1,
-        dtypes: vec!["float32".to_owned()],
-        architectures: vec!["LlamaForCausalLM".to_owned()],
-        wait_s: 0,
-        claim_id: None,
-        harness_version: None,
-    };
-    let lease = worker.claim_evaluation(&claim).await.unwrap().unwrap();
+    let lease = worker.claim_evaluation(&claim()).await.unwrap().unwrap();
     let (id, name) = (lease.evaluation.id, lease.tokenizer[0].path.as_str());
     assert_eq!(worker.get_tokenizer_file(id, name).await.unwrap().as_ref(), b"lent");
     assert!(matches!(

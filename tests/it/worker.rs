@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use fineline_api::{EvaluationState, Scope};
+use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_evaluator::engine::{Answer, CandleEngine, Description, Engine, EngineOptions, Progress};
-use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::LeaseOptions;
-use harness::{FakeEngine, TestServer, checkpoint, engine_suite, serve_with, suite};
+use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite};
 
 /// A server with a pushed step whose evaluation waits.
 async fn queued() -> TestServer {
@@ -28,20 +27,6 @@ async fn queued_with(lease: LeaseOptions) -> TestServer {
         .await
         .unwrap();
     server
-}
-
-/// Works until there is no work.
-async fn work(server: &TestServer, load: LoadEngine) {
-    let options = WorkerOptions {
-        server: server.server.url.clone(),
-        token: server.token(&[Scope::Evaluate], "*").await,
-        device: "cpu".to_owned(),
-        name: Some("w".to_owned()),
-        scratch: None,
-        batch_tokens: 4096,
-        once: true,
-    };
-    run_with(options, load, std::future::pending()).await.unwrap();
 }
 
 async fn evaluation(server: &TestServer) -> fineline_api::Evaluation {
@@ -70,7 +55,7 @@ async fn scores(server: &TestServer) -> Vec<(String, f64, u64)> {
 #[tokio::test]
 async fn a_worker_scores_what_waits_and_its_sample_log_is_served() {
     let server = queued().await;
-    work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
+    server.work(load_fake()).await;
     let done = evaluation(&server).await;
     assert_eq!(done.state, EvaluationState::Done);
     // The shorter choice is always the likelier: right twice of three times. Per character of the choice, which does not count
@@ -86,11 +71,11 @@ async fn a_worker_scores_what_waits_and_its_sample_log_is_served() {
 #[tokio::test]
 async fn a_model_that_can_not_be_loaded_fails_for_good_and_says_why() {
     let server = queued().await;
-    work(
-        &server,
-        Arc::new(|_: &Path, _| anyhow::bail!("rope type `yarn` is not supported")),
-    )
-    .await;
+    server
+        .work(Arc::new(|_: &Path, _| {
+            anyhow::bail!("rope type `yarn` is not supported")
+        }))
+        .await;
     let failed = evaluation(&server).await;
     assert_eq!(failed.state, EvaluationState::Failed);
     assert!(failed.reason.unwrap().contains("`yarn`"));
@@ -131,11 +116,11 @@ async fn work_that_is_cancelled_in_the_middle_leaves_no_score() {
         server.admin.cancel_evaluation(id).await.unwrap();
         go.send(()).unwrap();
     };
-    tokio::join!(work(&server, Arc::new(load)), cancel);
+    tokio::join!(server.work(Arc::new(load)), cancel);
     assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
     assert_eq!(scores(&server).await, []);
     server.admin.retry_evaluation(id).await.unwrap();
-    work(&server, Arc::new(|_: &Path, _| Ok(Box::new(FakeEngine)))).await;
+    server.work(load_fake()).await;
     assert_eq!(evaluation(&server).await.state, EvaluationState::Done);
 }
 
@@ -186,7 +171,7 @@ async fn an_engine_whose_lease_is_lost_stops_at_its_next_batch() {
         assert_eq!(hear().await, "began");
         server.admin.cancel_evaluation(id).await.unwrap();
     };
-    tokio::join!(work(&server, Arc::new(load)), cancel);
+    tokio::join!(server.work(Arc::new(load)), cancel);
     assert_eq!(hear().await, "stopped");
     assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
 }

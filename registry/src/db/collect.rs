@@ -7,9 +7,6 @@ use fineline_format::Digest;
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-/// Digests in one statement: far below what either engine binds.
-const BATCH: usize = 500;
-
 fn statement(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Statement {
     Statement::from_sql_and_values(conn.get_database_backend(), sql, values)
 }
@@ -74,7 +71,7 @@ pub(crate) async fn release(
 ) -> Result<u64, DbErr> {
     let now = super::now_ms(conn).await?;
     let mut released = 0;
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let sql = format!(
             "UPDATE possession SET released_at_ms = {now} \
              WHERE run_id = $1 AND put_at_ms < $2 AND released_at_ms IS NULL AND digest IN ({})",
@@ -89,7 +86,7 @@ pub(crate) async fn release(
 
 /// Takes back that a run let go of digests which it holds.
 pub(crate) async fn take_back(conn: &impl ConnectionTrait, run_id: i64, digests: &[Digest]) -> Result<(), DbErr> {
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let sql = format!(
             "UPDATE possession SET released_at_ms = NULL \
              WHERE run_id = $1 AND released_at_ms IS NOT NULL AND digest IN ({})",
@@ -238,7 +235,7 @@ pub(crate) async fn count_unneeded(
 /// The stored bytes of the frames of these chunks.
 pub(crate) async fn stored_bytes(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<u64, DbErr> {
     let mut total = 0;
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let sql = format!(
             "{COUNT} WHERE id IN (SELECT c.frame_id FROM chunk c WHERE c.digest IN ({}))",
             places(1, batch.len())
@@ -256,7 +253,7 @@ pub(crate) async fn count_held_by(
     n_holders: u64,
 ) -> Result<Frames, DbErr> {
     let mut total = Frames::default();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let sql = format!(
             "{COUNT} WHERE state = 'live' AND id IN (SELECT c.frame_id FROM chunk c WHERE c.digest IN ({}) \
              AND (SELECT COUNT(*) FROM possession p WHERE p.digest = c.digest AND p.released_at_ms IS NULL) = $1 \

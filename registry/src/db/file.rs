@@ -12,9 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::entity::file;
 use crate::recipe;
 
-/// Digests in one statement: far below what either engine binds.
-const BATCH: usize = 500;
-
 /// A verified file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileRow {
@@ -84,7 +81,7 @@ pub(crate) async fn find_many(
     digests: &[Digest],
 ) -> Result<HashMap<Digest, FileRow>, DbErr> {
     let mut found = HashMap::new();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = file::Entity::find().filter(file::Column::Digest.is_in(batch.iter().map(super::blob)));
         for row in query.all(conn).await? {
             let row = file_row(row)?;

@@ -16,9 +16,6 @@ use uuid::Uuid;
 
 use super::entity::{chunk, frame};
 
-/// Digests in one statement: far below what either engine binds.
-const BATCH: usize = 500;
-
 /// Where a frame stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameState {
@@ -164,7 +161,7 @@ pub(crate) async fn revive_many(
     conn: &impl ConnectionTrait,
     digests: &[Digest],
 ) -> Result<HashMap<Digest, u64>, DbErr> {
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let mut frames = sea_orm::sea_query::Query::select();
         frames
             .column(chunk::Column::FrameId)
@@ -183,7 +180,7 @@ pub(crate) async fn revive_many(
 /// The raw sizes of those of `digests` that a frame holds which is not known to be damaged.
 pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<HashMap<Digest, u64>, DbErr> {
     let mut stored = HashMap::new();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = chunk::Entity::find()
             .select_only()
             .columns([chunk::Column::Digest, chunk::Column::SizeBytes])
@@ -199,7 +196,7 @@ pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> R
 
 /// Whether one of these chunks lies in a condemned frame.
 pub(crate) async fn any_condemned(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<bool, DbErr> {
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = chunk::Entity::find()
             .join(JoinType::InnerJoin, frame_of_chunk())
             .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))

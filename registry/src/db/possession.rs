@@ -12,9 +12,6 @@ use sea_orm::{
 
 use super::entity::{possession, run};
 
-/// Digests in one statement: far below what either engine binds.
-const BATCH: usize = 500;
-
 fn run_of_possession() -> RelationDef {
     possession::Entity::belongs_to(run::Entity)
         .from(possession::Column::RunId)
@@ -54,7 +51,7 @@ pub(crate) async fn held(
     digests: &[Digest],
 ) -> Result<HashSet<Digest>, DbErr> {
     let mut held = HashSet::new();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let mut query = possession::Entity::find()
             .select_only()
             .column(possession::Column::Digest)
@@ -81,7 +78,7 @@ pub(crate) async fn held_by_others(
     digests: &[Digest],
 ) -> Result<HashSet<Digest>, DbErr> {
     let mut held = HashSet::new();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = possession::Entity::find()
             .select_only()
             .column(possession::Column::Digest)
@@ -106,7 +103,7 @@ pub(crate) async fn kept_by(
     digests: &[Digest],
 ) -> Result<HashSet<Digest>, DbErr> {
     let mut kept = HashSet::new();
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = possession::Entity::find()
             .select_only()
             .column(possession::Column::Digest)
@@ -134,7 +131,7 @@ pub(crate) async fn share(conn: &impl ConnectionTrait, file: &Digest, chunks: &[
     }
     // Who has let go of the file has let go of its chunks, and may still name both until the grace is over.
     for holder in holders.iter().filter(|holder| holder.released_at_ms.is_some()) {
-        for batch in chunks.chunks(BATCH) {
+        for batch in chunks.chunks(super::BATCH) {
             let rows = batch.iter().map(|chunk| possession::ActiveModel {
                 digest: Set(super::blob(chunk)),
                 run_id: Set(holder.run_id),
@@ -158,7 +155,7 @@ pub(crate) async fn share(conn: &impl ConnectionTrait, file: &Digest, chunks: &[
 /// Takes back that these runs let go of these digests: somebody was told that they are there.
 pub(crate) async fn revive(conn: &impl ConnectionTrait, holders: Holders<'_>, digests: &[Digest]) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let mut runs = sea_orm::sea_query::Query::select();
         runs.column(run::Column::Id)
             .from(run::Entity)
@@ -180,7 +177,7 @@ pub(crate) async fn any_released(
     holders: Holders<'_>,
     digests: &[Digest],
 ) -> Result<bool, DbErr> {
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let query = possession::Entity::find()
             .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::ReleasedAtMs.is_not_null())
@@ -202,7 +199,7 @@ pub(crate) async fn insert(
 ) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;
     let published_at_ms = published.then_some(now);
-    for batch in digests.chunks(BATCH) {
+    for batch in digests.chunks(super::BATCH) {
         let rows = batch.iter().map(|digest| possession::ActiveModel {
             digest: Set(super::blob(digest)),
             run_id: Set(run_id),

@@ -12,9 +12,6 @@ use sea_orm::{
 
 use super::entity::revision;
 
-/// Values in one statement: far below what either engine binds.
-const BATCH: usize = 500;
-
 /// A revision as the services see it.
 #[derive(Debug, Clone)]
 pub(crate) struct RevisionRow {
@@ -302,7 +299,7 @@ pub(crate) async fn replaced(
     steps: &[u64],
 ) -> Result<HashMap<u64, Vec<Digest>>, DbErr> {
     let mut replaced: HashMap<u64, Vec<Digest>> = HashMap::new();
-    for batch in steps.chunks(BATCH) {
+    for batch in steps.chunks(super::BATCH) {
         let query = revision::Entity::find()
             .select_only()
             .columns([revision::Column::Step, revision::Column::CheckpointDigest])
@@ -329,7 +326,7 @@ pub(crate) async fn steps_by_model(
     models: &[Digest],
 ) -> Result<HashMap<Digest, Vec<u64>>, DbErr> {
     let mut steps: HashMap<Digest, Vec<u64>> = HashMap::new();
-    for batch in models.chunks(BATCH) {
+    for batch in models.chunks(super::BATCH) {
         let query = revision::Entity::find()
             .select_only()
             .columns([revision::Column::ModelDigest, revision::Column::Step])

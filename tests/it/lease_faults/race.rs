@@ -13,13 +13,9 @@ use uuid::Uuid;
 fn claim(worker: usize) -> ClaimEvaluation {
     ClaimEvaluation {
         worker: format!("w{worker}"),
-        device: "cpu".to_owned(),
-        memory_bytes: 1 << 30,
-        dtypes: vec!["float32".to_owned()],
-        architectures: vec!["LlamaForCausalLM".to_owned()],
-        wait_s: 0,
         claim_id: Some(Uuid::now_v7()),
         harness_version: Some("1".to_owned()),
+        ..harness::claim()
     }
 }
 

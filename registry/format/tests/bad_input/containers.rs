@@ -249,32 +249,27 @@ fn zips() -> Vec<Case> {
             zip.entry("m/byteorder", b"big");
         }),
         case("zip", "a directory of 16 EB", "directory is larger", || {
-            let mut zip = Zip {
-                zip64: true,
-                ..Zip::default()
-            };
-            let mut file = zip.entry("m/data.pkl", b".").finish();
-            let end64 = file
-                .windows(4)
-                .position(|bytes| bytes == b"PK\x06\x06")
-                .expect("a zip64 end");
-            file[end64 + 40..end64 + 56].fill(0xff);
-            read_zip(&file)
+            zip64_end_with(40..56)
         }),
         case("zip", "as many entries as can be said", "are the most", || {
-            let mut zip = Zip {
-                zip64: true,
-                ..Zip::default()
-            };
-            let mut file = zip.entry("m/data.pkl", b".").finish();
-            let end64 = file
-                .windows(4)
-                .position(|bytes| bytes == b"PK\x06\x06")
-                .expect("a zip64 end");
-            file[end64 + 24..end64 + 40].fill(0xff);
-            read_zip(&file)
+            zip64_end_with(24..40)
         }),
     ]
+}
+
+/// Reads a zip64 whose end record says 0xff in these bytes of it.
+fn zip64_end_with(ones: std::ops::Range<usize>) -> Result<(), String> {
+    let mut zip = Zip {
+        zip64: true,
+        ..Zip::default()
+    };
+    let mut file = zip.entry("m/data.pkl", b".").finish();
+    let end64 = file
+        .windows(4)
+        .position(|bytes| bytes == b"PK\x06\x06")
+        .expect("a zip64 end");
+    file[end64..][ones].fill(0xff);
+    read_zip(&file)
 }
 
 fn frames() -> Vec<Case> {
