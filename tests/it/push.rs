@@ -1,8 +1,8 @@
 //! Pushing and pulling steps.
 
 use fineline_api::{Reference, Scope};
-use fineline_client::{Error, PullOptions, PushOptions, pull, push};
-use harness::{checkpoint, serve};
+use fineline_client::{CheckpointQuery, Client, DeleteOptions, Error, PullOptions, PushOptions, pull, push, wait};
+use harness::{Cut, Proxy, checkpoint, serve};
 
 #[tokio::test]
 async fn a_step_comes_back_byte_for_byte_and_the_same_push_changes_nothing() {
@@ -94,4 +94,62 @@ async fn a_reader_cannot_push_and_a_writer_of_another_run_cannot_see() {
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     let stranger = server.client(&[Scope::Write], "other/*").await;
     assert!(matches!(stranger.get_run(&run).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_wait_tells_of_a_failed_push_until_a_good_one_of_its_step() {
+    let server = serve().await;
+    let run = server.run("lab/run").await;
+    let dir = checkpoint(server.dir.path(), "a", 9000, 1);
+    let config = std::fs::read(dir.join("config.json")).unwrap();
+    let send = async || push(&server.admin, &run, 1, &dir, &PushOptions::default(), |_| {}).await;
+    let failed_steps = async || {
+        let outcome = wait(&server.admin, &run, None, None, |_| {}).await.unwrap();
+        outcome.failed_steps
+    };
+    // Given a push whose verification fails
+    std::fs::write(dir.join("config.json"), vec![b' '; 2 << 20]).unwrap();
+    send().await.unwrap_err();
+    assert_eq!(failed_steps().await, [1]);
+    // When the step is pushed well
+    std::fs::write(dir.join("config.json"), config).unwrap();
+    send().await.unwrap();
+    // Then the failure is of the past.
+    assert!(failed_steps().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_latest_step_is_deleted_once_though_the_answer_is_lost() {
+    let server = serve().await;
+    let run = server.run("lab/run").await;
+    for step in [1, 2] {
+        let dir = checkpoint(server.dir.path(), &format!("{step}"), 9000, step);
+        push(&server.admin, &run, step.into(), &dir, &PushOptions::default(), |_| {})
+            .await
+            .unwrap();
+    }
+    // Given a connection that loses the answer to the deletion
+    let cut = Cut {
+        method: "DELETE",
+        path_end: "",
+        nth: 1,
+    };
+    let proxy = Proxy::start(&server.server.url, Some(cut)).await;
+    let client = Client::new(&proxy.url, Some(&server.server.admin_token)).unwrap();
+    // When the latest step is deleted
+    let latest: Reference = "latest".parse().unwrap();
+    let deleted = client.delete_checkpoint(&run, &latest, DeleteOptions::default()).await;
+    // Then it was asked twice, and the step before it is there.
+    let asked = proxy.exchanges();
+    let deletions: Vec<_> = asked.iter().filter(|exchange| exchange.is("DELETE", "")).collect();
+    assert!(
+        deletions.len() == 2 && deletions[0].status.is_none(),
+        "{asked:?}, {deleted:?}"
+    );
+    let left = server
+        .admin
+        .list_checkpoints(&run, &CheckpointQuery::default(), None, None)
+        .await
+        .unwrap();
+    assert_eq!(left.items.iter().map(|item| item.step).collect::<Vec<_>>(), [1]);
 }
