@@ -151,8 +151,17 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         .with_context(|| format!("folder `{}`", data.display()))?;
     let database = match &options.database {
         None => format!("sqlite://{}", data.join("fineline.db").display()),
-        Some(url) if url.starts_with("sqlite:") => url.clone(),
-        Some(url) => return Err(unsupported("database", url, "use `sqlite://PATH`")),
+        Some(url)
+            if ["sqlite:", "postgres:", "postgresql:"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme)) =>
+        {
+            url.clone()
+        }
+        Some(url) => {
+            let hint = "use `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`";
+            return Err(unsupported("database", url, hint));
+        }
     };
     let store = match &options.store {
         None => format!("file://{}", data.join("store").display()),
@@ -161,7 +170,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     };
     let db = Db::open(&database)
         .await
-        .with_context(|| format!("database in `{}`", data.display()))?;
+        .with_context(|| format!("database `{}`", without_secret(&database)))?;
     let store = Store::open(&store).map_err(anyhow::Error::msg)?;
     let chosen = Options {
         anonymous_read: options.anonymous_read,
@@ -177,6 +186,15 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
 fn unsupported(what: &str, url: &str, hint: &str) -> anyhow::Error {
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     UserError::new(format!("{what} `{scheme}` is not supported by this build"), hint).into()
+}
+
+/// A database's URL as it may be shown: without user, password and options.
+fn without_secret(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// The process's metrics; servers in one process share them.

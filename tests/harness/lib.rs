@@ -1,6 +1,7 @@
 //! What the integration tests share: a server on a free port with a data folder of its own, clients with chosen tokens,
 //! and small checkpoints.
 
+mod database;
 mod engine;
 mod kill;
 mod process;
@@ -15,9 +16,10 @@ use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
+pub use database::postgres_of;
 pub use engine::{FakeEngine, engine_suite, load_fake};
 pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
-pub use process::{ServerProcess, Start, wait};
+pub use process::{ServerProcess, Start, environment, wait};
 pub use proxy::{Cut, Exchange, Proxy};
 pub use tiny_llama::{grammar_suite, tiny_llama};
 
@@ -40,7 +42,10 @@ pub async fn serve() -> TestServer {
 /// Starts a server with other options than usual.
 pub async fn serve_with(change: impl FnOnce(&mut ServeOptions)) -> TestServer {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let mut options = ServeOptions::local(dir.path());
+    let mut options = ServeOptions {
+        database: postgres_of(dir.path()),
+        ..ServeOptions::local(dir.path())
+    };
     change(&mut options);
     let server = start(options).await.expect("the server starts");
     let admin = Client::new(&server.url, Some(&server.admin_token)).expect("a client");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::database::postgres_of;
 use crate::kill::KILL_AT;
 
 /// The longest that anything here is waited for.
@@ -36,15 +37,15 @@ impl ServerProcess {
     /// Starts `program` on a data folder and waits until it listens; `Err` when it ended before that.
     pub fn start(program: &str, data: &Path, how: Start<'_>) -> Result<Self, ExitStatus> {
         let listen = format!("127.0.0.1:{}", how.port.unwrap_or(0));
+        std::fs::create_dir_all(data).expect("a data folder");
         let mut command = Command::new(program);
         command
             .args(["serve", "--listen", &listen, "--evaluator", "off", "--data"])
             .arg(data);
-        command.args(how.arguments).env("FINELINE_LOG", "warn");
+        command.args(how.arguments).envs(environment(data));
         if let Some(point) = how.kill_at {
             command.env(KILL_AT, point);
         }
-        std::fs::create_dir_all(data).expect("a data folder");
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -98,6 +99,13 @@ impl Drop for ServerProcess {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// What a program of the registry is told that works on a data folder.
+pub fn environment(data: &Path) -> Vec<(&'static str, String)> {
+    let mut environment = vec![("FINELINE_LOG", "warn".to_owned())];
+    environment.extend(postgres_of(data).map(|url| ("FINELINE_DATABASE", url)));
+    environment
 }
 
 /// Waits for a process that should end.

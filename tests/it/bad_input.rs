@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use fineline_api::{ClaimEvaluation, CreatePushSession, Reference, RunName};
 use fineline_client::{Client, PushOptions, apply_suite, push};
-use harness::{checkpoint, claim, suite};
+use harness::{checkpoint, claim, environment, suite};
 use serde_json::Value;
 
 use connection::{Answer, Body, Connection};
@@ -81,9 +81,12 @@ impl Drop for Server {
 impl Server {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
         let mut process = Command::new(PROGRAM)
             .args(["serve", "--listen", "127.0.0.1:0", "--evaluator", "off", "--data"])
-            .arg(dir.path().join("data"))
+            .arg(&data)
+            .envs(environment(&data))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -256,7 +259,8 @@ fn what_is_wrong_is_refused_at_every_route_and_nothing_is_left_half_done() {
     server.process.wait().unwrap();
     let fsck = Command::new(PROGRAM)
         .args(["scrub", "--json", "--data"])
-        .arg(data)
+        .arg(&data)
+        .envs(environment(&data))
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&fsck.stdout).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{KILL_AT, ServerProcess, Start, checkpoint, wait};
+use harness::{KILL_AT, ServerProcess, Start, checkpoint, environment, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,7 +92,7 @@ impl Place {
         scrub
             .args(["scrub", "--json", "--data"])
             .arg(self.data())
-            .env("FINELINE_LOG", "warn");
+            .envs(environment(&self.data()));
         let output = scrub.output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(output.status.success(), "after {after}: {report:#}");

@@ -59,7 +59,7 @@ pub(crate) struct DataArgs {
     /// Folder of the embedded database and store, and of the first token.
     #[arg(long, env = "FINELINE_DATA", global = true, default_value = "fineline-data")]
     pub(crate) data: PathBuf,
-    /// Another database than the one in the folder: `sqlite://PATH`.
+    /// Another database than the one in the folder: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     #[arg(long, env = "FINELINE_DATABASE", global = true)]
     database: Option<String>,
     /// Another store than the one in the folder: `file:///DIR`.

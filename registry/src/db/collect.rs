@@ -116,11 +116,12 @@ pub(crate) async fn chunk_bound(
     after: Option<&Digest>,
     limit: u64,
 ) -> Result<Option<Digest>, DbErr> {
-    let sql = "SELECT MAX(digest) AS digest FROM \
-        (SELECT digest FROM chunk WHERE digest > $1 ORDER BY digest LIMIT $2) AS next";
+    // PostgreSQL 15 has no MAX of bytes.
+    let sql = "SELECT digest FROM (SELECT digest FROM chunk WHERE digest > $1 ORDER BY digest LIMIT $2) AS next \
+        ORDER BY digest DESC LIMIT 1";
     let values = vec![bytes(after), super::signed(limit).into()];
     let row = conn.query_one_raw(statement(conn, sql, values)).await?;
-    let last: Option<Vec<u8>> = row.map(|row| row.try_get("", "digest")).transpose()?.flatten();
+    let last: Option<Vec<u8>> = row.map(|row| row.try_get("", "digest")).transpose()?;
     last.as_deref().map(super::digest).transpose()
 }
 

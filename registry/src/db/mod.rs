@@ -1,7 +1,8 @@
 //! The database: connections, transactions and time. ALL SQL lives below this module, and entities never leave it.
 //!
-//! **Invariant:** SQLite has one writer connection and every writing transaction is BEGIN IMMEDIATE, so a transaction
-//! that read first can never be refused when it writes. Times are Unix milliseconds by the database's own clock.
+//! **Invariant:** writing transactions come one after another, whatever the engine and however many processes share the
+//! database (`docs/adr/0007`): on SQLite each is BEGIN IMMEDIATE, on PostgreSQL each begins by taking one advisory lock.
+//! So what a transaction read first still holds when it writes. Times are Unix milliseconds by the database's own clock.
 
 mod entity;
 
@@ -33,8 +34,8 @@ use fineline_format::Digest;
 use fineline_migrations::Migrator;
 use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use serde::Serialize;
@@ -43,8 +44,20 @@ use serde::de::DeserializeOwned;
 /// How long a statement waits for another process that writes to the same SQLite file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Readers of one SQLite file.
+/// Connections to read with; one more writes.
 const MAX_READERS: u32 = 8;
+
+/// What every PostgreSQL connection is told: a process that hangs or is gone gives up its transaction, and so the lock.
+const POSTGRES_OPTIONS: [(&str, &str); 5] = [
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("lock_timeout", "30s"),
+    ("client_connection_check_interval", "5s"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+];
+
+/// The lock of those who write: any number, the same in every release.
+const LOCK_WRITERS: &str = "SELECT pg_advisory_xact_lock(5084119017374402390)";
 
 /// The database, as one handle to read with and one to write with.
 #[derive(Debug, Clone)]
@@ -54,7 +67,8 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    /// Connects to `url` (`sqlite://PATH`) and runs the migrations that are missing.
+    /// Connects to `url` (`sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`) and runs the migrations that are
+    /// missing.
     ///
     /// # Errors
     /// When the database can't be opened or a migration fails.
@@ -87,7 +101,11 @@ async fn begin(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     };
-    writer.begin_with_options(options).await
+    let txn = writer.begin_with_options(options).await?;
+    if txn.get_database_backend() == DbBackend::Postgres {
+        txn.execute_unprepared(LOCK_WRITERS).await?;
+    }
+    Ok(txn)
 }
 
 async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, DbErr> {
@@ -106,6 +124,7 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .busy_timeout(BUSY_TIMEOUT)
     });
+    options.map_sqlx_postgres_opts(|postgres| postgres.application_name("fineline").options(POSTGRES_OPTIONS));
     Database::connect(options).await
 }
 
@@ -122,7 +141,15 @@ pub(crate) async fn write_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
 /// # Errors
 /// When the database is down.
 pub(crate) async fn read_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
-    db.reader.begin().await
+    let options = match db.reader.get_database_backend() {
+        DbBackend::Postgres => TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            access_mode: Some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        },
+        _ => TransactionOptions::default(),
+    };
+    db.reader.begin_with_options(options).await
 }
 
 /// Now, by the database's clock, in Unix milliseconds.
@@ -185,14 +212,15 @@ fn signed(n: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use fineline_api::run::RunAttributes;
+
     use super::*;
+    use crate::tests::fixture::database_of;
 
     #[tokio::test]
     async fn the_schema_goes_up_and_down_and_up_again() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", dir.path().join("a.db").display()))
-            .await
-            .unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
         let all = applied_migrations(&db).await.unwrap();
 
         Migrator::down(&db.writer, None).await.unwrap();
@@ -206,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_migration_that_is_cut_leaves_the_older_schema_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", dir.path().join("a.db").display());
+        let url = database_of(dir.path());
         let older = connect(&url, 1).await.unwrap();
         Migrator::up(&older, Some(3)).await.unwrap();
         let txn = begin(&older).await.unwrap();
@@ -223,11 +251,60 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn text_is_compared_by_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
+        let txn = write_txn(&db).await.unwrap();
+        for name in ["lab/a", "lab/B"] {
+            let inserted = run::insert(&txn, &name.parse().unwrap(), &RunAttributes::default()).await;
+            inserted.unwrap();
+        }
+        let runs = run::list(&txn, &[], None, 10).await.unwrap();
+        let names: Vec<String> = runs.iter().map(|run| run.name.to_string()).collect();
+        assert_eq!(names, ["lab/B", "lab/a"]);
+        txn.commit().await.unwrap();
+        if db.reader().get_database_backend() == DbBackend::Postgres {
+            assert_no_text_of_a_language(&db).await;
+        }
+    }
+
+    /// Every column of text, so that a table which is added later is not forgotten.
+    async fn assert_no_text_of_a_language(db: &Db) {
+        let sql = "SELECT table_name || '.' || column_name AS name FROM information_schema.columns \
+            WHERE table_schema = current_schema() AND data_type IN ('text', 'character varying') \
+            AND table_name <> 'seaql_migrations' AND collation_name IS DISTINCT FROM 'C'";
+        let rows = db
+            .reader()
+            .query_all_raw(Statement::from_string(DbBackend::Postgres, sql));
+        let names: Vec<String> = rows
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.try_get("", "name").unwrap())
+            .collect();
+        assert!(names.is_empty(), "give these COLLATE \"C\" in a migration: {names:?}");
+    }
+
+    #[tokio::test]
+    async fn who_writes_waits_for_who_writes_in_another_process() {
+        // Given two processes on one database, of which one writes
+        let dir = tempfile::tempdir().unwrap();
+        let url = database_of(dir.path());
+        let (one, other) = (Db::open(&url).await.unwrap(), Db::open(&url).await.unwrap());
+        let first = write_txn(&one).await.unwrap();
+        // When the other wants to
+        let mut second = std::pin::pin!(write_txn(&other));
+        let early = tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await;
+        // Then it waits for the end of the first, and not longer.
+        assert!(early.is_err());
+        first.rollback().await.unwrap();
+        second.await.unwrap().commit().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn the_databases_clock_is_unix_milliseconds() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", dir.path().join("a.db").display()))
-            .await
-            .unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
         let apart = now_ms(db.reader()).await.unwrap() - Utc::now().timestamp_millis();
         assert!(apart.abs() < 5_000, "{apart}");
     }

@@ -1,6 +1,6 @@
 //! Who may name a digest: the table behind the one rule in `service::possession`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use fineline_api::RunPattern;
 use fineline_format::Digest;
@@ -199,6 +199,8 @@ pub(crate) async fn insert(
 ) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;
     let published_at_ms = published.then_some(now);
+    // One statement may not write a row twice on PostgreSQL.
+    let digests: Vec<Digest> = BTreeSet::from_iter(digests.iter().copied()).into_iter().collect();
     for batch in digests.chunks(super::BATCH) {
         let rows = batch.iter().map(|digest| possession::ActiveModel {
             digest: Set(super::blob(digest)),

@@ -4,9 +4,7 @@ use fineline_api::run::RunAttributes;
 use fineline_api::{CheckpointState, Retention, Run, RunName, RunPattern};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr};
-use sea_orm::{
-    ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
-};
+use sea_orm::{ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::entity::{revision, run};
 
@@ -54,11 +52,15 @@ pub(crate) async fn insert(
         retention: ActiveValue::Set(None),
         deleted_at_ms: ActiveValue::Set(None),
     };
-    match run::Entity::insert(row).exec_with_returning(conn).await {
-        Ok(row) => row.try_into().map(Some),
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(None),
-        Err(error) => Err(error),
+    // Asked first: on PostgreSQL a statement that fails ends its transaction.
+    if find(conn, name).await?.is_some() {
+        return Ok(None);
     }
+    run::Entity::insert(row)
+        .exec_with_returning(conn)
+        .await?
+        .try_into()
+        .map(Some)
 }
 
 /// The run of that name.

@@ -6,7 +6,7 @@ use fineline_api::{Release, Tag};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    RelationDef, SqlErr,
+    RelationDef,
 };
 
 use super::entity::{release, revision, tag};
@@ -127,11 +127,11 @@ pub(crate) async fn insert_release(
         notes: Set(notes.to_owned()),
         created_at_ms: Set(super::now_ms(conn).await?),
     };
-    match release::Entity::insert(row).exec_without_returning(conn).await {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
-        Err(error) => Err(error),
+    if is_release(conn, run_id, name).await? {
+        return Ok(false);
     }
+    release::Entity::insert(row).exec_without_returning(conn).await?;
+    Ok(true)
 }
 
 /// A run's releases, the oldest first.

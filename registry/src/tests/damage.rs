@@ -178,10 +178,10 @@ async fn a_row_that_points_to_another_frame() {
         .await
         .unwrap()
         .unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let (to, of) = (hex(other.frame_id.as_bytes()), hex(planted.victim.digest.as_bytes()));
+    let to = fixture.literal(other.frame_id.as_bytes());
+    let of = fixture.literal(planted.victim.digest.as_bytes());
     fixture
-        .sql(&format!("UPDATE chunk SET frame_id = x'{to}' WHERE digest = x'{of}'"))
+        .sql(&format!("UPDATE chunk SET frame_id = {to} WHERE digest = {of}"))
         .await;
 
     planted.assert_read_fails().await;
@@ -199,15 +199,10 @@ async fn a_recipe_that_is_a_chunk_short() {
     let fixture = Fixture::new().await;
     let planted = planted(&fixture).await;
     let whole = &described(&files())[3];
-    let short = recipe::pack(&whole.chunks[1..])
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    let digest = whole.digest.to_hex();
+    let short = fixture.literal(&recipe::pack(&whole.chunks[1..]));
+    let digest = fixture.literal(whole.digest.as_bytes());
     fixture
-        .sql(&format!(
-            "UPDATE file SET recipe = x'{short}' WHERE digest = x'{digest}'"
-        ))
+        .sql(&format!("UPDATE file SET recipe = {short} WHERE digest = {digest}"))
         .await;
 
     planted.assert_read_fails().await;
@@ -222,14 +217,8 @@ async fn a_recipe_that_is_a_chunk_short() {
 async fn a_reference_to_a_condemned_frame() {
     let fixture = Fixture::new().await;
     let planted = planted(&fixture).await;
-    let id = planted
-        .victim
-        .frame_id
-        .as_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    let condemn = format!("UPDATE frame SET state = 'condemned', condemned_at_ms = 1 WHERE id = x'{id}'");
+    let id = fixture.literal(planted.victim.frame_id.as_bytes());
+    let condemn = format!("UPDATE frame SET state = 'condemned', condemned_at_ms = 1 WHERE id = {id}");
     fixture.sql(&condemn).await;
 
     planted.assert_found(false, "condemned_needed").await;

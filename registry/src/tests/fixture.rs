@@ -1,5 +1,6 @@
 //! A registry for tests, and a push by its services.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,11 @@ use fineline_api::{
 };
 use fineline_format::{Digest, FileEntry, Manifest, frame};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::database::postgres_of;
 use crate::app::{App, Options};
 use crate::auth::{Caller, authenticate};
 use crate::db::run::RunRow;
@@ -27,6 +29,8 @@ use crate::store::Store;
 /// A registry without its background tasks: a test verifies by itself.
 pub(super) struct Fixture {
     pub(super) app: App,
+    /// Another process that serves the same database and store.
+    pub(super) replica: App,
     dir: TempDir,
 }
 
@@ -34,10 +38,11 @@ impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = open(&dir, Store::open("memory:").unwrap()).await;
-        Self { app, dir }
+        let replica = open(&dir, app.store.clone()).await;
+        Self { app, replica, dir }
     }
 
-    /// The process is gone and another one opens what it left.
+    /// The process is gone and another one opens what it left; its replica goes on.
     pub(super) async fn restart(&mut self) {
         self.app = open(&self.dir, self.app.store.clone()).await;
         // The claims and leases of the dead run out.
@@ -64,6 +69,16 @@ impl Fixture {
         let txn = db::write_txn(&self.app.db).await.unwrap();
         txn.execute_unprepared(statement).await.unwrap();
         txn.commit().await.unwrap();
+    }
+
+    /// Bytes or an id as a literal of the engine's SQL.
+    pub(super) fn literal(&self, bytes: &[u8]) -> String {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self.app.db.reader().get_database_backend() {
+            DbBackend::Postgres if bytes.len() == 16 => format!("'{hex}'"),
+            DbBackend::Postgres => format!("'\\x{hex}'"),
+            _ => format!("x'{hex}'"),
+        }
     }
 
     /// What `scrub` finds.
@@ -110,9 +125,13 @@ impl Fixture {
     }
 }
 
+/// The database that belongs to a folder, on the engine that the tests run on.
+pub(crate) fn database_of(dir: &Path) -> String {
+    postgres_of(dir).unwrap_or_else(|| format!("sqlite://{}", dir.join("fineline.db").display()))
+}
+
 async fn open(dir: &TempDir, store: Store) -> App {
-    let url = format!("sqlite://{}", dir.path().join("fineline.db").display());
-    let db = Db::open(&url).await.unwrap();
+    let db = Db::open(&database_of(dir.path())).await.unwrap();
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     App::new(db, store, Options::default(), metrics)
 }

@@ -3,8 +3,11 @@
 
 mod content;
 mod damage;
+#[path = "../../../tests/harness/database.rs"]
+#[expect(unreachable_pub, reason = "the integration tests share it")]
+mod database;
 mod delete;
-mod fixture;
+pub(crate) mod fixture;
 mod lease;
 mod lease_again;
 mod model;

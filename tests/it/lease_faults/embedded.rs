@@ -19,6 +19,7 @@ async fn serve(stage: &mut Stage, data: &Path, environment: Option<(&str, &str)>
     command
         .args(["--lease-ttl", "86400", "--data"])
         .arg(data)
+        .envs(harness::environment(data))
         .envs(environment);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut server = Process(command.spawn().unwrap());

@@ -27,7 +27,7 @@ impl Server {
     fn start(data: &Path, log: &Path) -> Self {
         let mut command = program();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
-        command.env("FINELINE_LOG", "trace");
+        command.envs(harness::environment(data)).env("FINELINE_LOG", "trace");
         command
             .stderr(std::fs::File::create(log).unwrap())
             .stdout(Stdio::piped());

@@ -2,8 +2,8 @@
 //! each step every referenced chunk decodes to its digest, nothing condemned is referenced, a session still has what it
 //! was told is there, and steps are those of the model. At the end, when all is deleted, nothing is left in the store.
 //!
-//! A crash is an operation that is cut at one of its points of waiting, with everything that it held, and another
-//! process that opens what it left.
+//! Two processes serve one database and one store, in turns. A crash is an operation that is cut at one of its points of
+//! waiting, with everything that it held, and another process that opens what it left, while its replica goes on.
 
 mod world;
 

@@ -1,5 +1,6 @@
 //! The real service and what is expected of it, side by side.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub(super) struct World {
     sessions: Vec<Session>,
     /// What was ever put into, or named for, each run: its writers may know of no more.
     known: [BTreeSet<usize>; 2],
+    /// Calls so far: the two processes take turns.
+    n_calls: Cell<usize>,
 }
 
 impl World {
@@ -90,11 +93,20 @@ impl World {
             steps: Default::default(),
             sessions: Vec::new(),
             known: Default::default(),
+            n_calls: Cell::new(0),
         }
     }
 
+    /// The process that takes the next call.
     fn app(&self) -> App {
-        self.fixture.app.clone()
+        let n = self.n_calls.replace(self.n_calls.get() + 1);
+        let fixture = &self.fixture;
+        if n.is_multiple_of(2) {
+            &fixture.app
+        } else {
+            &fixture.replica
+        }
+        .clone()
     }
 
     fn caller(&self, run: usize, wide: bool) -> Caller {
