@@ -2,8 +2,11 @@
 # The quick ring: unit, property, doc and integration tests, then the acceptance scripts.
 #
 #   tests/run.sh             runs the tests
-#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3, procps, faketime)
+#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3, procps,
+#                            PostgreSQL, faketime)
 #   tests/run.sh --lint      formatting, clippy and the dependency guards first
+#
+# The tests of the registry run on SQLite and on PostgreSQL, and the counts of each are printed by module.
 #
 # Ends with plain counts of what ran, failed and was skipped, and why. In CI (CI=true) a skip that does not stand in
 # tests/allowed-skips.txt is a failure.
@@ -12,6 +15,9 @@ cd "$(dirname "$0")/.."
 
 # shellcheck source=tests/harness/ring.sh
 source tests/harness/ring.sh
+# shellcheck source=tests/harness/postgres.sh
+source tests/harness/postgres.sh
+trap 'stop_postgres; rm -rf "$log_dir"' EXIT
 
 install_missing() {
     local wanted=()
@@ -20,6 +26,7 @@ install_missing() {
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v python3 >/dev/null || wanted+=(python3)
     command -v pgrep >/dev/null || wanted+=(procps)
+    postgres_program initdb >/dev/null && command -v psql >/dev/null || wanted+=(postgresql)
     if ((${#wanted[@]})); then
         apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}" || return 1
     fi
@@ -30,6 +37,30 @@ install_missing() {
         echo "there is no Rust toolchain: install one with rustup, then run this again" >&2
         return 1
     }
+}
+
+# What the first part has built of the registry's tests, as `FOLDER PROGRAM` a line.
+registry_tests() {
+    cargo test --workspace --locked --no-run --message-format=json 2>/dev/null | python3 -c '
+import json, pathlib, sys
+for line in sys.stdin:
+    built = json.loads(line)
+    if built["reason"] == "compiler-artifact" and built["profile"]["test"] and built["executable"]:
+        wanted = {("fineline_registry", "lib"), ("it", "test")}
+        folder = pathlib.Path(built["manifest_path"]).parent
+        if (built["target"]["name"], built["target"]["kind"][0]) in wanted and folder.name != "format":
+            print(folder, built["executable"])'
+}
+
+# The same tests again, on a server that is there for them alone.
+tests_on_postgres() {
+    local status=0 folder program
+    start_postgres "$log_dir/postgres" || return 1
+    while read -r folder program; do
+        (cd "$folder" && "$program" --nocapture) || status=1
+    done < <(registry_tests)
+    stop_postgres
+    return $status
 }
 
 # Which crate may not know which: what keeps the rooms apart.
@@ -73,7 +104,13 @@ if ((lint)); then
     part guards guard_dependencies
     part clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 fi
-part tests cargo test --workspace --locked --quiet -- --nocapture
+part tests cargo test --workspace --locked -- --nocapture
+if postgres_program initdb >/dev/null && command -v psql >/dev/null; then
+    part tests-postgres tests_on_postgres
+    part engines python3 tests/harness/engines.py sqlite="$log_dir/tests.log" postgres="$log_dir/tests-postgres.log"
+else
+    echo "skipped: postgres: there is no PostgreSQL server: install \`postgresql\`" >"$log_dir/postgres.log"
+fi
 for script in tests/accept/*.sh; do
     part "accept-$(basename "$script" .sh)" "$script"
 done

@@ -8,7 +8,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fineline_api::error::{ErrorBody, ErrorCode, ErrorDetail, ErrorDetails};
 use fineline_format::shown_within;
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::DbErr;
+
+use crate::db;
 
 /// The longest message: what a caller sent comes back in it, and may be megabytes.
 const MAX_MESSAGE_CHARS: usize = 1000;
@@ -106,27 +108,18 @@ impl std::error::Error for ApiError {}
 
 impl From<DbErr> for ApiError {
     fn from(error: DbErr) -> Self {
-        match error {
-            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => {
+        match db::fault(&error) {
+            db::Fault::Unavailable => {
                 tracing::error!(%error, "the database is unavailable");
                 Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")
             }
-            other if is_full(&other) => {
-                tracing::error!(error = %other, "the database has no room");
+            db::Fault::Full => {
+                tracing::error!(%error, "the database has no room");
                 Self::new(ErrorCode::StoreFull, "the disk of the database is full").hint(crate::service::chunk::NO_ROOM)
             }
-            other => Self::internal(other),
+            db::Fault::Other => Self::internal(error),
         }
     }
-}
-
-/// Whether the database could not write for want of room: SQLITE_FULL (13), or PostgreSQL's disk_full (53100).
-fn is_full(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == "13" || code == "53100")
 }
 
 fn status(code: ErrorCode) -> StatusCode {

@@ -11,10 +11,11 @@ as_postgres() {
     if ((EUID == 0)); then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi
 }
 
-# start_postgres DIR: starts a server on a socket in DIR, which is made, and sets FINELINE_TEST_POSTGRES. Its language is
-# not C, so that what is compared otherwise than byte by byte shows.
+# start_postgres DIR [OPTION...]: starts a server on a socket in DIR, which is made, and sets FINELINE_TEST_POSTGRES. Its
+# language is not C, so that what is compared otherwise than byte by byte shows.
 start_postgres() {
     local dir=$1 initdb
+    shift
     initdb=$(postgres_program initdb) && pg_ctl=$(postgres_program pg_ctl) || {
         echo "there is no PostgreSQL server: install \`postgresql\`" >&2
         return 1
@@ -27,7 +28,7 @@ start_postgres() {
     }
     # Nothing here outlives the machine, so nothing is written through to the disk.
     as_postgres "$pg_ctl" --pgdata="$dir/data" --log="$dir/postgres.log" --silent --wait start \
-        --options="-c listen_addresses='' -c unix_socket_directories='$dir' -c max_connections=300 -c fsync=off" || {
+        --options="-c listen_addresses='' -c unix_socket_directories='$dir' -c max_connections=300 -c fsync=off $*" || {
         cat "$dir/postgres.log" >&2
         return 1
     }

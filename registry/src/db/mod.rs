@@ -35,7 +35,7 @@ use fineline_migrations::Migrator;
 use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use serde::Serialize;
@@ -165,6 +165,39 @@ pub(crate) async fn now_ms(conn: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let row = conn.query_one_raw(statement).await?;
     row.ok_or_else(|| DbErr::RecordNotFound("the database's clock".to_owned()))?
         .try_get("", "now_ms")
+}
+
+/// What an error of the database means for whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It does not answer now, or gave the transaction up; the same again may well pass.
+    Unavailable,
+    /// It has no room.
+    Full,
+    /// Anything else.
+    Other,
+}
+
+/// Sorts an error out by SQLite's primary codes and PostgreSQL's SQLSTATE.
+pub(crate) fn fault(error: &DbErr) -> Fault {
+    let error = match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Fault::Unavailable,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => error,
+        _ => return Fault::Other,
+    };
+    let Some(error) = error.as_database_error() else {
+        use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+        let broken = matches!(**error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed);
+        return if broken { Fault::Unavailable } else { Fault::Other };
+    };
+    match error.code().as_deref().unwrap_or_default() {
+        "13" | "53100" => Fault::Full,
+        // Busy; too many connections; a lock that was not to be had; a transaction that was silent for too long.
+        "5" | "53300" | "55P03" | "25P03" => Fault::Unavailable,
+        // Connections that broke, and servers that start, stop or restart.
+        code if code.starts_with("08") || code.starts_with("57P") => Fault::Unavailable,
+        _ => Fault::Other,
+    }
 }
 
 /// The names of the migrations that the database has.
