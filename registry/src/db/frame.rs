@@ -46,7 +46,7 @@ pub(crate) struct ChunkRow {
     pub(crate) damaged: bool,
 }
 
-fn frame_of_chunk() -> RelationDef {
+pub(super) fn frame_of_chunk() -> RelationDef {
     chunk::Entity::belongs_to(frame::Entity)
         .from(chunk::Column::FrameId)
         .to(frame::Column::Id)

@@ -28,14 +28,13 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
 /// The same for a writer who goes on to rely on the answer: what is named stays for a grace from now on, also where its
 /// last checkpoint was just deleted.
 pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
+    let unpublished = caller.has(Scope::Write);
     let moment = db::read_txn(&app.db).await?;
-    let held = writable_chunks(&moment, caller, digests).await?;
-    let named: Vec<Digest> = held.keys().copied().collect();
-    let is_going = db::possession::any_released(&moment, caller.holders(), &named).await?
-        || db::frame::any_condemned(&moment, &named).await?;
+    let named = db::possession::named_chunks(&moment, caller.holders(), unpublished, digests).await?;
     moment.commit().await?;
-    if !is_going {
-        return Ok(held);
+    if named.values().all(|chunk| !chunk.is_going) {
+        let sizes = named.into_iter().map(|(digest, chunk)| (digest, chunk.size_bytes));
+        return Ok(sizes.collect());
     }
     let txn = db::write_txn(&app.db).await?;
     // Some of it may have gone since: what is still there is taken back, and that is the answer.

@@ -73,7 +73,8 @@ start_all() {
     store=file://$work/store
     declare -gA ports=([one]=$(free_port) [two]=$(free_port))
     # At the same time, so that both make the schema.
-    start_replica one & local first=$!
+    start_replica one &
+    local first=$!
     start_replica two
     wait $first
     # The first one's process belongs to a shell that has ended.

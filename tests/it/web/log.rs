@@ -25,6 +25,7 @@ struct Server {
 
 impl Server {
     fn start(data: &Path, log: &Path) -> Self {
+        std::fs::create_dir_all(data).unwrap();
         let mut command = program();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         command.envs(harness::environment(data)).env("FINELINE_LOG", "trace");
