@@ -56,7 +56,9 @@ source "$root/tests/harness/accept.sh"
 source "$root/tests/accept/training/common.sh"
 # Trained on this project's own words. Neither library may ask a network for anything.
 text=$root/docs/ARCHITECTURE.md
-export PATH=$venv/bin:$bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
+export PATH=$venv/bin:$bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+# Compiling torch and transformers at each of the many starts takes longer than all else.
+export PYTHONPYCACHEPREFIX=$cache/pycache-training
 scripts=$root/docs/training
 versions=$(python -c 'import torch, transformers; print(f"torch {torch.__version__}, transformers {transformers.__version__}")')
 echo "== $versions"

@@ -28,7 +28,7 @@ TENSORS = {"model.embed_tokens.weight": [64, 32], "model.norm.weight": [32], "lm
 def compute() -> None:
     """What a step costs: a fixed number of rounds, not a fixed time."""
     digest = b""
-    for _ in range(200_000):
+    for _ in range(120_000):
         digest = hashlib.sha256(digest).digest()
 
 
@@ -44,6 +44,15 @@ def save(step: int, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + values)
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     (folder / "optimizer.pt").write_bytes(b"only a restart needs this")
+
+
+def ran_or_blocked() -> float:
+    """Seconds by the clock, less those in which this thread was ready and the machine ran others."""
+    try:
+        queued_ns = int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except OSError:
+        queued_ns = 0
+    return time.monotonic() - queued_ns / 1e9
 
 
 parser = argparse.ArgumentParser()
@@ -81,9 +90,9 @@ for step in range(first, args.steps + 1):
     folder = args.out / f"checkpoint-{step}"
     save(step, folder)
     if pusher is not None:
-        called = time.monotonic()
+        called = ran_or_blocked()
         pusher.push(step, folder, tokens=step * 1000, loss=5.0 / step, session=args.session, files=args.files)
-        calls.append(time.monotonic() - called)
+        calls.append(ran_or_blocked() - called)
     last.write_text(str(step))
     if args.rotate:
         shutil.rmtree(args.out / f"checkpoint-{step - 1}", ignore_errors=True)

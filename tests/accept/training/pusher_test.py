@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -77,7 +78,7 @@ class PusherTest(unittest.TestCase):
         self.assertTrue(
             pusher.push(7, self.step, tokens=70, loss=-0.5, label="ckpt_7", tags=["best"], meta={"lr": 0.1})
         )
-        self.assertEqual(pusher.close(), [])
+        self.assertEqual(pusher.close(20), [])
         [call] = self.calls()
         options = "--tokens=70 --loss=-0.5 --label=ckpt_7 --tag=best --meta=lr=0.1 --replace -- lab/a 7"
         self.assertEqual(call[:-1], ["push", "--json", *options.split()])
@@ -87,14 +88,14 @@ class PusherTest(unittest.TestCase):
         pusher = self.pusher()
         for loss in (math.nan, math.inf):
             pusher.push(1, self.step, loss=loss)
-        pusher.close()
+        pusher.close(20)
         self.assertNotIn("--loss", json.dumps(self.calls()))
 
     def test_only_the_first_rank_pushes_and_with_a_session_all_do(self):
         other = self.pusher(rank=1)
         self.assertTrue(other.push(1, self.step))
         self.assertTrue(other.push(2, self.step, tokens=5, session="job"))
-        other.close()
+        other.close(20)
         self.assertEqual([call[2:5] for call in self.calls()], [["--session=job", "--", "lab/a"]])
 
     def test_the_first_rank_asks_until_all_have_pushed(self):
@@ -103,7 +104,7 @@ class PusherTest(unittest.TestCase):
         (self.here / "early").write_text("push session `job` has 1 files and 2 are wanted")
         pusher = self.pusher()
         pusher.push(3, self.step, tokens=9, session="job", files=2)
-        self.assertEqual(pusher.close(), [])
+        self.assertEqual(pusher.close(20), [])
         part, early, commit = self.calls()
         self.assertEqual(part[2:-1], "--session=job -- lab/a 3".split())
         self.assertEqual(early, commit)
@@ -116,7 +117,7 @@ class PusherTest(unittest.TestCase):
         self.assertEqual(taken, [True, True, False])
         self.assertIn("2 steps wait", str(self.told))
         (self.here / "hold").unlink()
-        self.assertEqual([failure.step for failure in pusher.close()], [3])
+        self.assertEqual([failure.step for failure in pusher.close(20)], [3])
 
     def test_a_failure_is_told_at_the_next_call_and_again_at_the_end(self):
         (self.here / "answer").write_text("error: no")
@@ -126,7 +127,7 @@ class PusherTest(unittest.TestCase):
         self.assertEqual(self.told, [])
         pusher.push(2, self.step)
         self.assertEqual([str(failure) for failure in self.told], ["step 1 is not pushed: error: no"])
-        self.assertEqual([failure.step for failure in pusher.close()], [1, 2])
+        self.assertEqual([failure.step for failure in pusher.close(20)], [1, 2])
         self.assertEqual(self.entries(), 2)
 
     def test_a_step_that_failed_is_tried_again_by_itself(self):
@@ -138,20 +139,20 @@ class PusherTest(unittest.TestCase):
         self.until(lambda: pusher._failures)
         (self.here / "answer").unlink()
         self.until(lambda: not pusher._jobs)
-        self.assertEqual(pusher.close(), [])
+        self.assertEqual(pusher.close(20), [])
 
     def test_a_step_with_other_bytes_is_given_up(self):
         (self.here / "answer").write_text("error: other bytes\n\nhint: push with replace (`--replace`)")
         pusher = self.pusher()
         pusher.push(1, self.step)
-        self.assertEqual([failure.step for failure in pusher.close()], [1])
+        self.assertEqual([failure.step for failure in pusher.close(20)], [1])
         self.assertEqual((len(self.calls()), self.spooled()), (1, []))
 
     def test_only_a_strict_one_raises(self):
         strict = self.pusher(strict=True, program="/nowhere/fineline")
         strict.push(1, self.step)
         with self.assertRaisesRegex(PushError, "step 1 is not pushed: .*nowhere"):
-            strict.close()
+            strict.close(20)
         strict.strict = False
         self.assertFalse(self.pusher().push(2, self.here / "missing" / "folder"))
         self.assertEqual(self.told[-1].step, 2)
@@ -168,17 +169,26 @@ class PusherTest(unittest.TestCase):
         # Killed: nothing was told, and the next one pushes it.
         pusher.close(0.0)
         (self.here / "hold").unlink()
-        self.assertEqual(self.pusher().close(), [])
+        self.assertEqual(self.pusher().close(20), [])
         self.assertEqual(self.spooled(), [])
 
     def test_an_entry_that_was_being_made_goes_and_a_broken_one_is_passed_over(self):
         (self.here / "spool/.half/files").mkdir(parents=True)
         (self.here / "spool/broken").mkdir()
         with self.assertLogs("fineline", "WARNING"):
-            self.assertEqual(self.pusher().close(), [])
+            self.assertEqual(self.pusher().close(20), [])
         self.assertEqual(self.spooled(), ["broken"])
 
-    def test_the_end_of_the_process_ends_the_command(self):
+    def test_a_process_that_only_ends_still_pushes(self):
+        code = f"""
+from fineline_push import Pusher
+Pusher("lab/a", rank=0, program={str(self.program)!r}, exit_s=20).push(1, {str(self.step)!r})
+"""
+        environment = {**os.environ, "PYTHONPATH": sys.path[0]}
+        subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True, timeout=30)
+        self.assertEqual(self.calls()[0][3:], ["lab/a", "1", str(self.step)])
+
+    def test_closing_ends_the_command_when_the_time_is_over(self):
         (self.here / "hold").touch()
         pusher = self.pusher()
         pusher.push(1, self.step)
@@ -199,7 +209,7 @@ class PusherTest(unittest.TestCase):
             os._exit(0 if pusher.close(0.0) == [] else 1)
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
         (self.here / "hold").unlink()
-        self.assertEqual(pusher.close(), [])
+        self.assertEqual(pusher.close(20), [])
 
 
 if __name__ == "__main__":
