@@ -201,6 +201,8 @@ class Pusher:
     # What the loop's thread does.
 
     def _take(self, job: _Job) -> None:
+        if not os.path.isdir(job.folder):
+            raise FileNotFoundError(f"there is no folder `{job.folder}`")
         with self._changed:
             if self._closing:
                 raise RuntimeError("the pusher is closed")
@@ -302,7 +304,7 @@ class Pusher:
     def _run(self, job: _Job, options: list[str], folder: str | None, until: float) -> str | None:
         """Runs the command; None when it did it, else why not."""
         # Nothing after `--` is taken for an option.
-        command = [*self._prefix, self.program, "push", "--json", *options, "--", self.run, str(job.step)]
+        command = [*self._prefix, self.program, "push", *options, "--", self.run, str(job.step)]
         command += [folder] if folder is not None else []
         if self._over:
             return "there was no time for it any more"
@@ -325,7 +327,7 @@ class Pusher:
             if self._over:
                 child.kill()
         try:
-            _, said = child.communicate(timeout=max(until - time.monotonic(), 0.1))
+            told, said = child.communicate(timeout=max(until - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
@@ -334,6 +336,8 @@ class Pusher:
             with self._changed:
                 self._child = None
         if child.returncode == 0:
+            # What was sent, and why it can't be evaluated or which files were left out, if so.
+            log.info("%s", " ".join(f"{told} {said}".split()))
             return None
         if self._over and child.returncode < 0:
             return "it was still under way when the time to close was over"

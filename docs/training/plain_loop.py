@@ -57,7 +57,8 @@ def main() -> int:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if step % args.save_every == 0 or step == args.steps or preempted:
+        last = step == args.steps or bool(preempted)
+        if step % args.save_every == 0 or last:
             folder = args.out / f"step-{step}"
             save(model, tokenizer, folder)
             # The push first: who is killed between the two trains this step again and pushes it again, and the registry
@@ -66,7 +67,7 @@ def main() -> int:
             state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, restart.with_suffix(".tmp"))
             os.replace(restart.with_suffix(".tmp"), restart)
-        if preempted:
+        if last:
             break
     missing = pusher.close(timeout_s=20 if preempted else args.close_timeout)
     return 1 if missing else 0

@@ -53,13 +53,19 @@ check "the weights digest is that of the saved file" digest_is lab/fake@6 "$work
 check "the optimizer stayed at home" test "$(fineline ls lab/fake@6 --json | grep -c optimizer)" = 0
 check "the spool is empty" empty "$work/a/spool"
 sessions=$(pushed "$work/log")
-before=$(fineline ls lab/fake --all --json)
+before=$(fineline ls lab/fake --step-max 6 --all --json)
 train lab/fake "$work/a" --rotate --steps 8 >"$work/told" 2>"$work/log" || true
 check "it goes on at step 7 and pushes 2 more, not $sessions again" test "$(pushed "$work/log") $(steps lab/fake)" = "2 1 2 3 4 5 6 7 8"
 rm "$work/a/last-step" && rm -r "$work/a"/checkpoint-*
 train lab/fake "$work/a" --steps 6 >"$work/told" 2>/dev/null || true
 after=$(fineline ls lab/fake --step-max 6 --all --json)
 check "who trains them again with the same bytes changes nothing" test "$before" = "$after"
+train lab/fake "$work/other" --seed 1 --steps 2 >"$work/told" 2>/dev/null || true
+check "other bytes for a step are refused by name and given up" \
+    test "$(field missing <"$work/told") $(fineline ls lab/fake --step-max 6 --all --json)" = "[1, 2] $before"
+check "the spool is empty" empty "$work/other/spool"
+train lab/fake "$work/replaced" --seed 1 --steps 1 --replace >"$work/told" 2>/dev/null || true
+check "and with replace they are a new revision" digest_is lab/fake@1 "$work/replaced/checkpoint-1/model.safetensors"
 
 echo "== a server that takes connections and never answers"
 good=$FINELINE_URL

@@ -32,8 +32,8 @@ def compute() -> None:
         digest = hashlib.sha256(digest).digest()
 
 
-def save(step: int, folder: Path) -> None:
-    chance, header, values = random.Random(step), {}, b""
+def save(step: int, folder: Path, seed: int) -> None:
+    chance, header, values = random.Random(1000 * seed + step), {}, b""
     for name, shape in TENSORS.items():
         n = shape[0] * (shape[1] if len(shape) > 1 else 1)
         raw = struct.pack(f"<{n}f", *(chance.gauss(0, 1) for _ in range(n)))
@@ -59,6 +59,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("run")
 parser.add_argument("out", type=Path)
 parser.add_argument("--steps", type=int, default=6)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--replace", action="store_true")
 parser.add_argument("--rotate", action="store_true")
 parser.add_argument("--no-push", action="store_true")
 parser.add_argument("--limit", type=float, default=60.0)
@@ -78,6 +80,7 @@ if not args.no_push:
         spool=args.out / "spool",
         exclude=["optimizer.pt"],
         limit_s=args.limit,
+        replace=args.replace,
         tell=lambda failure: told.append(str(failure)),
         rank=args.rank,
         program=args.program,
@@ -88,7 +91,7 @@ begun = time.monotonic()
 for step in range(first, args.steps + 1):
     compute()
     folder = args.out / f"checkpoint-{step}"
-    save(step, folder)
+    save(step, folder, args.seed)
     if pusher is not None:
         called = ran_or_blocked()
         pusher.push(step, folder, tokens=step * 1000, loss=5.0 / step, session=args.session, files=args.files)
