@@ -14,11 +14,14 @@ alone_s=$(seconds "$work/train")
 code=0
 FINELINE_URL=$(cat "$work/address") callback lab/trainer "$text" "$out" --steps 300 --save-every 50 --close-timeout 2 || code=$?
 stalled_s=$(seconds "$work/train")
-check "the loop ends and says so: $alone_s s without pushes, $stalled_s s with (it ended with $code)" \
+# Once more behind it, as a machine that is busy with other things is not as fast before as after.
+callback lab/trainer "$text" "$work/again" --steps 300 --save-every 50 --no-push
+again_s=$(seconds "$work/train")
+check "the loop ends and says so: $alone_s and $again_s s without pushes, $stalled_s s with (it ended with $code)" \
     test "$code" = 1
-# A Trainer's time holds on_train_end, and so the time that \`close\` was given.
-check "and takes no longer (within half as much again and 3 s)" \
-    python3 -c 'import sys; alone, stalled = map(float, sys.argv[1:]); sys.exit(stalled > 1.5 * alone + 3)' "$alone_s" "$stalled_s"
+check "and takes no longer (within half as much again and 1 s)" python3 -c 'import sys
+stalled, *alone = map(float, sys.argv[1:])
+sys.exit(stalled > 1.5 * max(alone) + 1)' "$stalled_s" "$alone_s" "$again_s"
 check "no call of push took 50 ms: $(grep -oE 'no call took.*' "$log")" calls_fast "$log"
 check "each missing step is named" test "$(grep -cE '^step (50|100|150|200|250|300) is not pushed' "$log")" = 6
 kill "$stalled"
