@@ -58,6 +58,7 @@ source "$root/tests/accept/training/common.sh"
 text=$root/docs/ARCHITECTURE.md
 export PATH=$venv/bin:$bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 # Compiling torch and transformers at each of the many starts takes longer than all else.
+unset PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX=$cache/pycache-training
 scripts=$root/docs/training
 versions=$(python -c 'import torch, transformers; print(f"torch {torch.__version__}, transformers {transformers.__version__}")')
