@@ -4,6 +4,7 @@
 # step that was pushed reads back, every evaluation is done, and what nothing needs is gone.
 #
 #   tests/full/replicas.sh [SECONDS]     how long everything goes on at once, 60 when not given
+#   tests/full/replicas.sh --install     installs what is missing first (Debian packages: PostgreSQL, nginx)
 #
 # Needs PostgreSQL, nginx and the folder `shared` beside the clone; says what is missing and ends well. The store is a
 # bucket of Garage where there is one, else a folder that both replicas share.
@@ -11,10 +12,19 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 data=$(cd .. && pwd)/shared/data
-duration=${1:-60}
+duration=60
 PATH=$PATH:/usr/sbin
 # shellcheck source=tests/harness/postgres.sh
 source tests/harness/postgres.sh
+for argument in "$@"; do
+    case $argument in
+        --install) wanted=()
+            postgres_program initdb >/dev/null || wanted+=(postgresql)
+            command -v nginx >/dev/null || wanted+=(nginx-light)
+            ((${#wanted[@]} == 0)) || { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } ;;
+        *) duration=$argument ;;
+    esac
+done
 missing=()
 [[ -d $data/run ]] || missing+=("../shared/data beside the clone")
 postgres_program initdb >/dev/null || missing+=(postgresql)
