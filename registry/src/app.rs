@@ -9,6 +9,9 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use crate::db::Db;
 use crate::public_url::PublicUrl;
 use crate::reached::TrustedProxy;
+use crate::service::gauges::Gauges;
+use crate::service::readiness::Probes;
+use crate::service::token_use::TokenUses;
 use crate::store::Store;
 
 /// Chunks that are decoded and hashed at the same time, whatever the number of requests.
@@ -29,6 +32,12 @@ pub(crate) struct App {
     pub(crate) changed: Arc<Notify>,
     /// Held by the one collection that runs.
     pub(crate) collecting: Arc<Mutex<()>>,
+    /// Which tokens were used since that was written last.
+    pub(crate) token_uses: Arc<TokenUses>,
+    /// Whose turn it is to ask whether database and store are there.
+    pub(crate) probes: Probes,
+    /// When the database was last read for `/metrics`.
+    pub(crate) gauges: Gauges,
     /// What `/metrics` shows.
     pub(crate) metrics: PrometheusHandle,
 }
@@ -95,6 +104,9 @@ impl App {
             verifications: Arc::new(Semaphore::new(MAX_PARALLEL_VERIFICATIONS)),
             changed: Arc::new(Notify::new()),
             collecting: Arc::default(),
+            token_uses: Arc::default(),
+            probes: Probes::default(),
+            gauges: Gauges::default(),
             metrics,
         }
     }

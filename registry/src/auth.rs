@@ -138,10 +138,12 @@ pub(crate) async fn authenticate(app: &App, secret: Option<&str>) -> ApiResult<C
 /// 401 when it is unknown, expired or revoked.
 pub(crate) async fn live_token(app: &App, secret: &str) -> ApiResult<Token> {
     let token = db::token::find_live(app.db.reader(), &Digest::of(secret.as_bytes())).await?;
-    token.ok_or_else(|| {
+    let token = token.ok_or_else(|| {
         ApiError::new(ErrorCode::Unauthorized, "the token is unknown, expired or revoked")
             .hint("ask an administrator for a new one, then run `fineline login`")
-    })
+    })?;
+    app.token_uses.note(token.id);
+    Ok(token)
 }
 
 fn needs_token() -> ApiError {

@@ -25,6 +25,8 @@ enum Command {
     Migrate(commands::migrate::MigrateArgs),
     /// Makes, lists and revokes tokens.
     Token(commands::token::TokenArgs),
+    /// Asks the server on this machine whether it lives, or whether it is ready; exit status 1 when it is not.
+    Health(commands::health::HealthArgs),
     /// Checks that what the database says of the store is true; exit status 1 when it is not.
     Fsck(commands::fsck::FsckArgs),
     /// The same, and reads and hashes every stored byte.
@@ -61,6 +63,7 @@ impl Cli {
             Command::Demo(args) => commands::run_logging(commands::QUIET_LOG, commands::demo::run(args)),
             Command::Migrate(args) => commands::run(commands::migrate::run(args)),
             Command::Token(args) => commands::run(commands::token::run(args)),
+            Command::Health(args) => commands::run(commands::health::run(args)),
             Command::Fsck(args) => commands::run(commands::fsck::run(args, false)),
             Command::Scrub(args) => commands::run(commands::fsck::run(args, true)),
             #[cfg(feature = "embedded-evaluator")]

@@ -108,7 +108,9 @@ impl std::error::Error for ApiError {}
 
 impl From<DbErr> for ApiError {
     fn from(error: DbErr) -> Self {
-        match db::fault(&error) {
+        let fault = db::fault(&error);
+        metrics::counter!("fineline_database_errors_total", "kind" => fault.as_str()).increment(1);
+        match fault {
             db::Fault::Unavailable => {
                 tracing::error!(%error, "the database is unavailable");
                 Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")

@@ -17,11 +17,13 @@ mod app;
 mod auth;
 mod error;
 mod extract;
+mod measure;
 mod middleware;
 mod public_url;
 mod reached;
 mod recipe;
 mod router;
+mod telemetry;
 
 mod db;
 mod routes;

@@ -1,4 +1,5 @@
-//! What stands around every request: its id, how it reached us, a log line, a bound on its body, and a catch for panics.
+//! What stands around every request: its id, how it reached us, a log line, its metrics, a bound on its body, and a catch
+//! for panics.
 //!
 //! **Invariant:** the log line has the route and never the URL, and no header: what a user pastes or a browser sends is in
 //! no log.
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{ApiError, REQUEST_ID};
+use crate::measure::{Measured, counted};
 use crate::reached::Reached;
 
 /// The largest JSON body; routes that take bytes set their own bound.
@@ -71,13 +73,15 @@ async fn with_request_id(State(app): State<App>, mut request: Request, next: Nex
         .map_or("-", MatchedPath::as_str)
         .to_owned();
     let begun = std::time::Instant::now();
+    let measured = Measured::begin(&path, &method);
+    let request = request.map(|body| counted(body, "fineline_http_request_bytes_total"));
     let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).await;
     let status = response.status().as_u16();
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(request_id = id, client, %method, path, status, duration_ms, "request");
-    metrics::counter!("fineline_http_requests_total", "path" => path, "status" => status.to_string()).increment(1);
+    measured.end(status);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, id);
     }
-    response
+    response.map(|body| counted(body, "fineline_http_response_bytes_total"))
 }

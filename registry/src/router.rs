@@ -1,14 +1,12 @@
 //! The whole router: the API with its OpenAPI document, health, metrics and pages.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
-use crate::{db, middleware, routes, web};
+use crate::{middleware, routes, web};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,20 +53,7 @@ pub(crate) fn router(app: App) -> Router {
     let document = axum::Json(document);
     let router = api
         .route("/openapi.json", get(move || std::future::ready(document.clone())))
-        .route("/healthz", get(|| std::future::ready(StatusCode::NO_CONTENT)))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .merge(routes::operator::router())
         .merge(web::router(&app));
     middleware::around(router, &app).with_state(app)
-}
-
-async fn readyz(State(app): State<App>) -> StatusCode {
-    match db::now_ms(app.db.reader()).await {
-        Ok(_) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
-
-async fn metrics(State(app): State<App>) -> String {
-    app.metrics.render()
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use fineline_api::error::ErrorCode;
 use fineline_api::{CreateToken, RunPattern, Scope};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,8 +20,9 @@ use crate::db::Db;
 pub use crate::public_url::PublicUrl;
 pub use crate::reached::TrustedProxy;
 use crate::router;
-use crate::service::{self, sweep, verify};
+use crate::service::{self, sweep, token_use, verify};
 use crate::store::Store;
+use crate::telemetry;
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct ServeOptions {
     pub database: Option<String>,
     /// Another store than the one in the folder.
     pub store: Option<String>,
+    /// A file with the secret of the administrator's token; the one in the folder when absent.
+    pub admin_token_file: Option<PathBuf>,
     /// Where users reach the server.
     pub public_url: Option<PublicUrl>,
     /// Whose forwarded headers are believed.
@@ -53,6 +57,7 @@ impl ServeOptions {
             data: data.to_owned(),
             database: None,
             store: None,
+            admin_token_file: None,
             public_url: None,
             trusted_proxies: Vec::new(),
             anonymous_read: false,
@@ -81,7 +86,10 @@ pub struct RunningServer {
 /// What can't be opened, by name.
 pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let app = open(&options).await?;
-    let admin_token = admin_token(&app.db, &options.data).await?;
+    let admin_token = match &options.admin_token_file {
+        Some(path) => given_admin_token(&app.db, path).await?,
+        None => first_admin_token(&app.db, &options.data).await?,
+    };
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("can't listen on `{}`", options.listen))?;
@@ -94,11 +102,15 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
     });
     let (verifying, sweeping) = (verify::run_forever(app.clone()), sweep::run_forever(app.clone()));
+    let writing_uses = token_use::run_forever(app.clone());
+    let measuring = telemetry::keep_up(app.metrics.clone());
     let mut stopped = stop.subscribe();
     tasks.spawn(async move {
         tokio::select! {
             () = verifying => {}
             () = sweeping => {}
+            () = writing_uses => {}
+            () = measuring => {}
             _ = stopped.wait_for(|stop| *stop) => {}
         }
         Ok(())
@@ -133,11 +145,12 @@ impl RunningServer {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let rest = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(std::time::Duration::from_secs(10), rest)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(Duration::from_secs(10), rest).await.is_err() {
             tracing::warn!("requests that did not end within 10 s are cut off");
+        }
+        let write_uses = token_use::write(&self.app);
+        if tokio::time::timeout(Duration::from_secs(5), write_uses).await.is_err() {
+            tracing::warn!("the last use of tokens is not written: the database does not answer");
         }
     }
 }
@@ -201,7 +214,7 @@ fn without_secret(url: &str) -> String {
 fn metrics_handle() -> PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     let install = || {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = telemetry::recorder();
         let handle = recorder.handle();
         // Another recorder can only be there when a host program set its own, which then counts.
         let _ = metrics::set_global_recorder(recorder);
@@ -210,21 +223,44 @@ fn metrics_handle() -> PrometheusHandle {
     HANDLE.get_or_init(install).clone()
 }
 
+/// The administrator's token whose secret the operator gives, the same to every replica.
+async fn given_admin_token(db: &Db, path: &Path) -> anyhow::Result<String> {
+    let secret = read_secret(path)?;
+    let new = administrator("administrator by file");
+    match service::token::ensure(db, &secret, new).await {
+        // One that leaked and was revoked stays so, and the server runs on without it.
+        Err(error) if error.code() == ErrorCode::Conflict => {
+            tracing::warn!(path = %path.display(), %error, "the given administrator's token does not work");
+        }
+        ensured => drop(ensured.with_context(|| format!("file `{}`", path.display()))?),
+    }
+    Ok(secret)
+}
+
+/// The secret in a file, without the line's end.
+pub(crate) fn read_secret(path: &Path) -> anyhow::Result<String> {
+    let secret = std::fs::read_to_string(path).with_context(|| format!("file `{}`", path.display()))?;
+    Ok(secret.trim().to_owned())
+}
+
+fn administrator(name: &str) -> CreateToken {
+    CreateToken {
+        name: name.to_owned(),
+        scopes: vec![Scope::Admin],
+        pattern: RunPattern::All,
+        expires_in_s: None,
+    }
+}
+
 /// The administrator's token: made at the first start, then read from its file.
-async fn admin_token(db: &Db, data: &Path) -> anyhow::Result<String> {
+async fn first_admin_token(db: &Db, data: &Path) -> anyhow::Result<String> {
     let path = data.join("admin.token");
     match std::fs::read_to_string(&path) {
         Ok(token) => return Ok(token.trim().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("file `{}`", path.display())),
     }
-    let new = CreateToken {
-        name: "first administrator".to_owned(),
-        scopes: vec![Scope::Admin],
-        pattern: RunPattern::All,
-        expires_in_s: None,
-    };
-    let created = service::token::create(db, new).await?;
+    let created = service::token::create(db, administrator("first administrator")).await?;
     write_private(&path, &created.secret).with_context(|| format!("file `{}`", path.display()))?;
     Ok(created.secret)
 }

@@ -91,7 +91,7 @@ status() { cat "$status_file"; }
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 # metric NAME: a counter of the server, 0 before it was counted first.
-metric() { curl -sS "$FINELINE_URL/metrics" | awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}'; }
+metric() { curl -sS -H "Authorization: Bearer $FINELINE_TOKEN" "$FINELINE_URL/metrics" | awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}'; }
 
 # refused PATTERN COMMAND...: the command exits with 1 and its stderr matches.
 refused() {

@@ -66,7 +66,16 @@ fn created(created: &CreatedToken) -> String {
 }
 
 fn table(tokens: &[TokenRow]) -> String {
-    let mut table = Table::new(["NAME", "SCOPES", "RUNS", "ID", "CREATED", "EXPIRES", "REVOKED"]);
+    let mut table = Table::new([
+        "NAME",
+        "SCOPES",
+        "RUNS",
+        "ID",
+        "CREATED",
+        "LAST USED",
+        "EXPIRES",
+        "REVOKED",
+    ]);
     for token in tokens {
         table.row([
             token.name.clone(),
@@ -74,6 +83,7 @@ fn table(tokens: &[TokenRow]) -> String {
             token.pattern.to_string(),
             token.id.to_string(),
             time(token.created_at),
+            or_none(token.last_used_at.map(time)),
             or_none(token.expires_at.map(time)),
             or_none(token.revoked_at.map(time)),
         ]);

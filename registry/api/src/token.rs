@@ -55,6 +55,9 @@ pub struct Token {
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was used last, by an API call, by a browser that is logged in with it or by a worker; to the minute, and
+    /// absent when it never was.
+    pub last_used_at: Option<DateTime<Utc>>,
 }
 
 /// A new token with its secret, shown once.

@@ -4,6 +4,7 @@
 pub(crate) mod demo;
 pub(crate) mod failure;
 pub(crate) mod fsck;
+pub(crate) mod health;
 pub(crate) mod migrate;
 pub(crate) mod serve;
 pub(crate) mod token;

@@ -19,6 +19,10 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgs,
+    /// A file with the secret of the administrator's token (`fl_` and 43 letters and digits or more), for replicas that
+    /// share a database; without it the token is made at the first start and kept in the data folder.
+    #[arg(long, env = "FINELINE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
     /// Where users reach the server, for links and absolute URLs: `https://HOST[:PORT][/PATH]`, PATH taken off by a proxy.
     #[arg(long, env = "FINELINE_PUBLIC_URL")]
     public_url: Option<PublicUrl>,
@@ -60,7 +64,7 @@ pub(crate) struct DataArgs {
     #[arg(long, env = "FINELINE_DATA", global = true, default_value = "fineline-data")]
     pub(crate) data: PathBuf,
     /// Another database than the one in the folder: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
-    #[arg(long, env = "FINELINE_DATABASE", global = true)]
+    #[arg(long, env = "FINELINE_DATABASE", global = true, hide_env_values = true)]
     database: Option<String>,
     /// Another store than the one in the folder: `file:///DIR`.
     #[arg(long, env = "FINELINE_STORE", global = true)]
@@ -85,6 +89,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let options = ServeOptions {
         listen: args.listen,
+        admin_token_file: args.admin_token_file.clone(),
         public_url: args.public_url,
         trusted_proxies: args.trusted_proxies,
         anonymous_read: args.anonymous_read,
@@ -98,9 +103,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let server = serve::start(options).await?;
     let child = EvaluatorChild::start(&server, &args.evaluator, None)?;
     print(&format!("listening on {}", server.url));
+    let in_folder = || args.data.data.join("admin.token");
     say(&format!(
         "the administrator's token is in `{}`",
-        args.data.data.join("admin.token").display()
+        args.admin_token_file.unwrap_or_else(in_folder).display()
     ));
     let until = async {
         stop_signal().await;

@@ -19,6 +19,7 @@ pub(crate) mod push_session;
 pub(crate) mod revision;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod state;
 pub(crate) mod suite;
 pub(crate) mod tag;
 pub(crate) mod token;
@@ -178,6 +179,17 @@ pub(crate) enum Fault {
     Other,
 }
 
+impl Fault {
+    /// Its name as a metric's label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Full => "full",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Sorts an error out by SQLite's primary codes and PostgreSQL's SQLSTATE.
 pub(crate) fn fault(error: &DbErr) -> Fault {
     let error = match error {
@@ -198,6 +210,16 @@ pub(crate) fn fault(error: &DbErr) -> Fault {
         code if code.starts_with("08") || code.starts_with("57P") => Fault::Unavailable,
         _ => Fault::Other,
     }
+}
+
+/// Whether the database can be read: a row of it, not only its clock.
+///
+/// # Errors
+/// When it is down.
+pub(crate) async fn probe(db: &Db) -> Result<(), DbErr> {
+    let sql = "SELECT version FROM seaql_migrations LIMIT 1";
+    let statement = Statement::from_string(db.reader.get_database_backend(), sql);
+    db.reader.query_one_raw(statement).await.map(drop)
 }
 
 /// The names of the migrations that the database has.

@@ -2,7 +2,7 @@
 
 use fineline_api::{RunPattern, Scope, Token};
 use fineline_format::Digest;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use uuid::Uuid;
 
@@ -33,14 +33,27 @@ fn describe(row: token::Model) -> Result<Token, DbErr> {
         created_at: super::time(row.created_at_ms),
         expires_at: row.expires_at_ms.map(super::time),
         revoked_at: row.revoked_at_ms.map(super::time),
+        last_used_at: row.last_used_at_ms.map(super::time),
     })
 }
 
 /// Adds a token.
 pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewToken) -> Result<Token, DbErr> {
-    let now = super::now_ms(conn).await?;
+    let row = row(new, super::now_ms(conn).await?);
+    describe(token::Entity::insert(row).exec_with_returning(conn).await?)
+}
+
+/// Adds a token, unless there is one with that secret.
+pub(crate) async fn insert_once(conn: &impl ConnectionTrait, new: NewToken) -> Result<(), DbErr> {
+    let row = row(new, super::now_ms(conn).await?);
+    let once = OnConflict::column(token::Column::SecretSha256).do_nothing().to_owned();
+    let insert = token::Entity::insert(row).on_conflict(once).try_insert();
+    insert.exec_without_returning(conn).await.map(drop)
+}
+
+fn row(new: NewToken, now: i64) -> token::ActiveModel {
     let scopes: Vec<_> = new.scopes.iter().map(|scope| scope.as_str()).collect();
-    let row = token::ActiveModel {
+    token::ActiveModel {
         id: Set(Uuid::now_v7()),
         name: Set(new.name),
         secret_sha256: Set(super::blob(&new.secret_sha256)),
@@ -49,8 +62,8 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, new: NewToken) -> Result
         created_at_ms: Set(now),
         expires_at_ms: Set(new.expires_in_ms.map(|ms| now.saturating_add(ms))),
         revoked_at_ms: Set(None),
-    };
-    describe(token::Entity::insert(row).exec_with_returning(conn).await?)
+        last_used_at_ms: Set(None),
+    }
 }
 
 /// The token with that secret, unless it is expired or revoked.
@@ -59,6 +72,12 @@ pub(crate) async fn find_live(conn: &impl ConnectionTrait, secret_sha256: &Diges
     let query = token::Entity::find()
         .filter(token::Column::SecretSha256.eq(super::blob(secret_sha256)))
         .filter(live(now));
+    query.one(conn).await?.map(describe).transpose()
+}
+
+/// The token with that secret, whatever became of it.
+pub(crate) async fn find_any(conn: &impl ConnectionTrait, secret_sha256: &Digest) -> Result<Option<Token>, DbErr> {
+    let query = token::Entity::find().filter(token::Column::SecretSha256.eq(super::blob(secret_sha256)));
     query.one(conn).await?.map(describe).transpose()
 }
 
@@ -110,4 +129,14 @@ pub(crate) async fn revoke(conn: &impl ConnectionTrait, id: Uuid) -> Result<bool
         .filter(token::Column::Id.eq(id))
         .filter(token::Column::RevokedAtMs.is_null());
     Ok(filter.exec(conn).await?.rows_affected == 1)
+}
+
+/// Writes down that a token was used at `at_ms`, unless it was used later.
+pub(crate) async fn set_last_used(conn: &impl ConnectionTrait, id: Uuid, at_ms: i64) -> Result<(), DbErr> {
+    let earlier = Condition::any()
+        .add(token::Column::LastUsedAtMs.is_null())
+        .add(token::Column::LastUsedAtMs.lt(at_ms));
+    let update = token::Entity::update_many().col_expr(token::Column::LastUsedAtMs, Expr::value(at_ms));
+    let filter = update.filter(token::Column::Id.eq(id)).filter(earlier);
+    filter.exec(conn).await.map(drop)
 }

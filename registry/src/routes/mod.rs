@@ -6,6 +6,7 @@ mod conditional;
 mod evaluation;
 mod file;
 mod lease;
+pub(crate) mod operator;
 mod page;
 mod push_session;
 mod run;

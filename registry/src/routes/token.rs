@@ -37,7 +37,7 @@ async fn create_token(
     responses((status = 200, body = Vec<Token>), (status = "default", body = ErrorBody)))]
 async fn list_tokens(State(app): State<App>, caller: Caller) -> ApiResult<Json<Vec<Token>>> {
     caller.require(Scope::Admin)?;
-    Ok(Json(service::token::list(&app.db, &caller.pattern).await?))
+    Ok(Json(service::token::list(&app, &caller.pattern).await?))
 }
 
 /// Revokes a token. Scope `admin`.

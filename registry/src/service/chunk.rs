@@ -162,11 +162,22 @@ pub(crate) const NO_ROOM: &str =
 
 /// A failure of the store as the caller sees it.
 pub(crate) fn store_error(error: StoreError) -> ApiError {
+    count_store_error(&error);
     match error {
         StoreError::Full(_) => ApiError::new(ErrorCode::StoreFull, error.to_string()).hint(NO_ROOM),
         StoreError::Missing(_) => ApiError::internal(error),
         StoreError::Other(_) => unavailable(error),
     }
+}
+
+/// Counts a failure of the store.
+pub(crate) fn count_store_error(error: &StoreError) {
+    let kind = match error {
+        StoreError::Missing(_) => "missing",
+        StoreError::Full(_) => "full",
+        StoreError::Other(_) => "other",
+    };
+    counter!("fineline_store_errors_total", "kind" => kind).increment(1);
 }
 
 /// 503 for what may pass; why goes to the log.

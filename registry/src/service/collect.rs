@@ -21,7 +21,7 @@ use crate::db::collect::Frames;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
 use crate::service::chunk::store_error;
-use crate::service::{kept, mark};
+use crate::service::{gauges, kept, mark};
 
 /// Rows that one transaction changes.
 const BATCH: u64 = 1000;
@@ -36,6 +36,15 @@ const DELETES_AT_ONCE: usize = 8;
 /// When database or store are down; what was done until then is whole, the next collection goes on.
 pub(crate) async fn collect(app: &App, dry_run: bool) -> ApiResult<GarbageReport> {
     let _alone = app.collecting.lock().await;
+    let begun = std::time::Instant::now();
+    let report = collect_alone(app, dry_run).await;
+    if !dry_run {
+        gauges::collected(begun, report.is_ok());
+    }
+    report
+}
+
+async fn collect_alone(app: &App, dry_run: bool) -> ApiResult<GarbageReport> {
     let grace_ms = i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX);
     let begun = begun(app).await?;
     let before = begun.saturating_sub(grace_ms);
@@ -214,7 +223,7 @@ async fn sweep(app: &App, before: i64) -> ApiResult<Frames> {
         }
     }
     counter!("fineline_frames_deleted_total").increment(deleted.n);
-    counter!("fineline_frames_deleted_bytes_total").increment(deleted.stored_bytes);
+    counter!("fineline_frame_deleted_bytes_total").increment(deleted.stored_bytes);
     Ok(deleted)
 }
 

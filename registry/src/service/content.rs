@@ -10,6 +10,7 @@ use fineline_api::ChunkRef;
 use fineline_api::error::ErrorCode;
 use fineline_format::{Digest, Element, Hasher, cdc_cuts, frame};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use metrics::counter;
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::app::App;
@@ -45,6 +46,7 @@ impl From<DbErr> for ReadError {
 
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
+        chunk::count_store_error(&error);
         match error {
             StoreError::Missing(_) => Self::Damaged(error.to_string()),
             StoreError::Full(_) | StoreError::Other(_) => Self::Unavailable(error.to_string()),
@@ -118,6 +120,8 @@ pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError
             raw.len()
         )));
     }
+    counter!("fineline_chunks_verified_total").increment(1);
+    counter!("fineline_chunk_verified_bytes_total").increment(raw.len() as u64);
     Ok(Chunk { frame, raw: raw.into() })
 }
 

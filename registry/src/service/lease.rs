@@ -104,6 +104,9 @@ async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEval
         },
     };
     txn.commit().await?;
+    if matches!(claimed, Claimed::Lease(_)) {
+        counter!("fineline_leases_granted_total").increment(1);
+    }
     Ok(claimed)
 }
 
@@ -224,6 +227,7 @@ async fn expire_in(txn: &DatabaseTransaction, now: i64) -> ApiResult<usize> {
 /// Ends a lease whose worker is gone: back in the queue, or parked at the fifth time.
 async fn run_out(txn: &DatabaseTransaction, mut row: EvaluationModel, now: i64) -> ApiResult<()> {
     row.n_expiries += 1;
+    counter!("fineline_leases_expired_total").increment(1);
     let worker = row.worker.clone().unwrap_or_default();
     if row.n_expiries < MAX_EXPIRIES {
         return queue_again(txn, row, now, format!("worker `{worker}` went silent")).await;
@@ -323,7 +327,7 @@ pub(crate) async fn end(
     for (run_id, step) in db::evaluation::linked(txn, id).await? {
         db::event::insert(txn, run_id, step, kind, data.clone()).await?;
     }
-    counter!("fineline_evaluations_total", "state" => state.as_str()).increment(1);
+    counter!("fineline_evaluations_ended_total", "state" => state.as_str()).increment(1);
     Ok(())
 }
 
@@ -379,6 +383,7 @@ pub(crate) async fn renew(
     row.progress = Some(serde_json::to_value(progress).map_err(ApiError::internal)?);
     db::evaluation::save(&txn, row).await?;
     txn.commit().await?;
+    counter!("fineline_lease_heartbeats_total").increment(1);
     Ok(RenewedLease { ttl_s })
 }
 

@@ -138,5 +138,7 @@ async fn fail(
     db::push_session::end(&txn, session.id, PushSessionState::Failed, false, Some(failure)).await?;
     let data = json!({ "reason": detail.message });
     db::event::insert(&txn, run.id, revision.step, EventKind::CheckpointFailed, data).await?;
-    Ok(txn.commit().await?)
+    txn.commit().await?;
+    metrics::counter!("fineline_checkpoints_failed_total").increment(1);
+    Ok(())
 }

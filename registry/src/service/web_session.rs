@@ -55,10 +55,14 @@ pub(crate) async fn create(app: &App, token: &str, replaces: Option<&str>) -> Ap
 /// The token that a browser is logged in with.
 pub(crate) async fn find(app: &App, secret: &str) -> ApiResult<Option<Token>> {
     let conn = app.db.reader();
-    match db::web_session::find_token(conn, &Digest::of(secret.as_bytes())).await? {
-        Some(id) => Ok(db::token::get_live(conn, id).await?),
-        None => Ok(None),
+    let Some(id) = db::web_session::find_token(conn, &Digest::of(secret.as_bytes())).await? else {
+        return Ok(None);
+    };
+    let token = db::token::get_live(conn, id).await?;
+    if token.is_some() {
+        app.token_uses.note(id);
     }
+    Ok(token)
 }
 
 /// Logs out.

@@ -70,6 +70,20 @@ impl Store {
         }
     }
 
+    /// Whether the store answers: a folder is there and may be written to, an object store says of a key that it is not
+    /// there.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the folder is gone, [`StoreError::Full`] when nothing more would fit.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        let Some(dir) = self.dir.clone() else {
+            return self.frame_size(Uuid::nil()).await.map(drop);
+        };
+        // Off the async threads: a folder on a file server may hang.
+        let probed = tokio::task::spawn_blocking(move || room::probe(&dir)).await;
+        probed.unwrap_or_else(|error| Err(StoreError::Other(error.to_string())))
+    }
+
     /// Keeps a frame under its id.
     pub(crate) async fn put_frame(&self, id: Uuid, frame: Bytes) -> Result<(), StoreError> {
         let key = key::frame(id);
@@ -116,6 +130,15 @@ impl Store {
                 .await
                 .map_err(|error| StoreError::Other(format!("`{key}`: {error}"))),
             None => Ok(()),
+        }
+    }
+
+    /// A store of another making.
+    #[cfg(test)]
+    pub(crate) fn over(objects: impl ObjectStore) -> Self {
+        Self {
+            objects: Arc::new(objects),
+            dir: None,
         }
     }
 

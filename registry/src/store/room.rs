@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use rustix::fs::Access;
+
 use super::StoreError;
 
 /// Kept back: a twentieth of the file system, within these bounds.
@@ -39,6 +41,16 @@ pub(super) fn check(dir: &Path, n_bytes: u64) -> Result<(), StoreError> {
         "{n_bytes} bytes more do not fit: {}",
         say(room)
     )))
+}
+
+/// Whether the folder is there, may be written to and has room.
+pub(super) fn probe(dir: &Path) -> Result<(), StoreError> {
+    if !dir.is_dir() {
+        return Err(StoreError::Missing(dir.display().to_string()));
+    }
+    let writable = rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK);
+    writable.map_err(|error| StoreError::Other(format!("folder `{}`: {error}", dir.display())))?;
+    check(dir, 0)
 }
 
 /// The numbers, for an error that a write met.

@@ -13,6 +13,8 @@ mod lease_again;
 mod model;
 mod possession;
 mod push;
+mod readiness;
 mod refused;
+mod token_use;
 mod tokenizer;
 mod web_session;

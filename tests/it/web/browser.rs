@@ -17,7 +17,7 @@ pub(crate) struct Browser {
 }
 
 /// What a server answered.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: reqwest::header::HeaderMap,
     pub(super) body: String,
@@ -63,7 +63,7 @@ impl Browser {
         self.get(path).await.forms().remove(0).csrf.unwrap()
     }
 
-    pub(super) async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, None).await
     }
 
