@@ -8,6 +8,7 @@ mod coverage;
 mod crash;
 mod evaluation;
 mod lease_faults;
+mod old_schema;
 mod openapi;
 mod operator;
 mod possession;
