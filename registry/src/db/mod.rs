@@ -115,15 +115,21 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
         .max_connections(max_connections)
         .sqlx_logging(false)
         .acquire_timeout(Duration::from_secs(60));
-    options.map_sqlx_sqlite_opts(|sqlite| {
-        sqlite
+    let is_writer = max_connections == 1;
+    options.map_sqlx_sqlite_opts(move |sqlite| {
+        let sqlite = sqlite
             .create_if_missing(true)
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             // A chunk that was acknowledged survives a power cut, not only a crash.
             .synchronous(SqliteSynchronous::Full)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .busy_timeout(BUSY_TIMEOUT)
+            .busy_timeout(BUSY_TIMEOUT);
+        // Setting it takes the lock of writers: a reader that connects would wait for them.
+        if is_writer {
+            sqlite.auto_vacuum(SqliteAutoVacuum::Incremental)
+        } else {
+            sqlite
+        }
     });
     options.map_sqlx_postgres_opts(|postgres| postgres.application_name("fineline").options(POSTGRES_OPTIONS));
     Database::connect(options).await

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use fineline_api::error::ErrorCode;
+use fineline_api::{CreateToken, RunPattern, Scope};
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use sea_orm::TransactionTrait;
 
-use super::fixture::Fixture;
-use crate::service::gauges;
+use super::fixture::{Fixture, code};
 use crate::service::readiness::{PATIENCE, Part, probe};
+use crate::service::{gauges, token};
 use crate::store::Store;
 
 fn down(message: &str) -> Part {
@@ -34,6 +36,33 @@ async fn a_database_that_is_gone_is_named() {
     let found = probe(&fixture.app).await;
     assert!(!found.ready);
     assert_eq!((found.database, found.store), (down("it can't be read"), Part::Ok));
+}
+
+#[tokio::test]
+async fn who_read_the_metrics_still_does_when_the_database_is_gone() {
+    let fixture = Fixture::new().await;
+    let secret = async |pattern| {
+        let new = CreateToken {
+            name: "test".to_owned(),
+            scopes: vec![Scope::Read],
+            pattern,
+            expires_in_s: None,
+        };
+        token::create(&fixture.app.db, new).await.unwrap().secret
+    };
+    let (all, other) = (secret(RunPattern::All).await, secret(RunPattern::All).await);
+    let some = secret("lab/*".parse().unwrap()).await;
+    gauges::admit(&fixture.app, Some(&all)).await.unwrap();
+    assert_eq!(
+        code(gauges::admit(&fixture.app, Some(&some)).await),
+        ErrorCode::Forbidden
+    );
+
+    fixture.app.db.reader().clone().close().await.unwrap();
+    gauges::admit(&fixture.app, Some(&all)).await.unwrap();
+    for secret in [Some(other.as_str()), Some(&some), None] {
+        gauges::admit(&fixture.app, secret).await.unwrap_err();
+    }
 }
 
 #[tokio::test]
