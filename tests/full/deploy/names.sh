@@ -1,0 +1,29 @@
+# No flag and no variable that the programs don't know: what is renamed there is renamed here.
+# shellcheck shell=bash
+
+echo "== flags and variables"
+{
+    "$bin/fineline-registry" --help
+    for command in serve health "token create"; do
+        # shellcheck disable=SC2086
+        "$bin/fineline-registry" $command --help
+    done
+    "$bin/fineline-evaluator" --help
+    # Read where the log is set up, and by the build.
+    echo FINELINE_LOG FINELINE_REVISION
+} >"$work/help"
+
+# Compose's own variable for the image is not ours.
+variables=$(grep --directories=skip -ohE '\bFINELINE_[A-Z_]+' "$deploy"/* | grep -vx FINELINE_IMAGE | sort -u)
+for variable in $variables; do
+    known=$(grep -oE "\b$variable\b" "$work/help" | head -1)
+    # The client's two are in the examples.
+    check "$variable is known" test -n "$known" -o "$variable" = FINELINE_TOKEN -o "$variable" = FINELINE_URL
+done
+commands=$(grep --directories=skip -ohE 'fineline-(registry|evaluator)[ "a-z,_/.=-]*--[^#`]*' "$deploy"/* | grep -oE '(^|[ "])--[a-z-]+' | tr -d ' "' | sort -u)
+# Those that stand by themselves in the words; Compose's own is not ours.
+commands="$commands $(grep -ohE '`--[a-z-]+' "$deploy/README.md" | tr -d '`' | grep -vx -- --scale | sort -u)"
+for flag in $commands; do
+    check "$flag is known" grep -qE -- "(^|[ ,])$flag\b" "$work/help"
+done
+check "there was something to check" test "$(wc -w <<<"$variables $commands")" -ge 12
