@@ -9,16 +9,14 @@ echo "== flags and variables"
         "$bin/fineline-registry" $command --help
     done
     "$bin/fineline-evaluator" --help
-    # Read where the log is set up, and by the build.
-    echo FINELINE_LOG FINELINE_REVISION
+    # Read where the log is set up, by the build, and by the client in the examples.
+    echo FINELINE_LOG FINELINE_REVISION FINELINE_URL FINELINE_TOKEN
 } >"$work/help"
 
 # Compose's own variable for the image is not ours.
 variables=$(grep --directories=skip -ohE '\bFINELINE_[A-Z_]+' "$deploy"/* | grep -vx FINELINE_IMAGE | sort -u)
 for variable in $variables; do
-    known=$(grep -oE "\b$variable\b" "$work/help" | head -1)
-    # The client's two are in the examples.
-    check "$variable is known" test -n "$known" -o "$variable" = FINELINE_TOKEN -o "$variable" = FINELINE_URL
+    check "$variable is known" grep -qw "$variable" "$work/help"
 done
 commands=$(grep --directories=skip -ohE 'fineline-(registry|evaluator)[ "a-z,_/.=-]*--[^#`]*' "$deploy"/* | grep -oE '(^|[ "])--[a-z-]+' | tr -d ' "' | sort -u)
 # Those that stand by themselves in the words; Compose's own is not ours.
