@@ -20,6 +20,7 @@ mod m20261124_000006_collect_content;
 mod m20261124_000007_join_sessions_order_evaluations;
 mod m20261124_000008_create_web_session;
 mod m20261124_000009_tell_lost_answers;
+mod m20261124_000011_create_staging;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000007_join_sessions_order_evaluations::Migration),
             Box::new(m20261124_000008_create_web_session::Migration),
             Box::new(m20261124_000009_tell_lost_answers::Migration),
+            Box::new(m20261124_000011_create_staging::Migration),
         ]
     }
 }

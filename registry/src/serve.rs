@@ -21,6 +21,7 @@ pub use crate::reached::TrustedProxy;
 use crate::router;
 use crate::service::{self, sweep, verify};
 use crate::store::Store;
+pub use crate::store::{AwsVariables, StoreOptions};
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub database: Option<String>,
     /// Another store than the one in the folder.
     pub store: Option<String>,
+    /// How a bucket is reached, where the store is one.
+    pub store_options: StoreOptions,
     /// Where users reach the server.
     pub public_url: Option<PublicUrl>,
     /// Whose forwarded headers are believed.
@@ -53,6 +56,7 @@ impl ServeOptions {
             data: data.to_owned(),
             database: None,
             store: None,
+            store_options: StoreOptions::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
             anonymous_read: false,
@@ -81,6 +85,7 @@ pub struct RunningServer {
 /// What can't be opened, by name.
 pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let app = open(&options).await?;
+    app.store.probe().await.map_err(unusable)?;
     let admin_token = admin_token(&app.db, &options.data).await?;
     let listener = TcpListener::bind(options.listen)
         .await
@@ -156,13 +161,21 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     };
     let store = match &options.store {
         None => format!("file://{}", data.join("store").display()),
-        Some(url) if url.starts_with("file://") => url.clone(),
-        Some(url) => return Err(unsupported("store", url, "use `file:///DIR`")),
+        Some(url) if url.starts_with("file://") || url.starts_with("s3://") => url.clone(),
+        Some(url) => return Err(unsupported("store", url, "use `file:///DIR` or `s3://BUCKET/PREFIX`")),
     };
     let db = Db::open(&database)
         .await
         .with_context(|| format!("database in `{}`", data.display()))?;
-    let store = Store::open(&store).map_err(anyhow::Error::msg)?;
+    let is_bucket = store.starts_with("s3://");
+    let store = Store::open(&store, &options.store_options);
+    let store = store.map_err(|error| {
+        if is_bucket {
+            unusable(error)
+        } else {
+            anyhow::Error::msg(error)
+        }
+    })?;
     let chosen = Options {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
@@ -171,6 +184,13 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         lease: options.lease,
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
+}
+
+/// A store that does not do what a store must.
+fn unusable(error: String) -> anyhow::Error {
+    let hint = "check the bucket's name and its rights to read, write and delete, and the variables AWS_ENDPOINT_URL, \
+        AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+    UserError::new(format!("the store can't be used: {error}"), hint).into()
 }
 
 /// Says so by the URL's scheme alone: the rest may be a secret.

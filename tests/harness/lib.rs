@@ -2,6 +2,7 @@
 //! and small checkpoints.
 
 mod engine;
+mod garage;
 mod kill;
 mod process;
 mod proxy;
@@ -16,6 +17,7 @@ use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
 pub use engine::{FakeEngine, engine_suite, load_fake};
+pub use garage::{Garage, garage};
 pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
 pub use process::{ServerProcess, Start, wait};
 pub use proxy::{Cut, Exchange, Proxy};

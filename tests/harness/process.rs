@@ -28,6 +28,8 @@ pub struct Start<'a> {
     pub kill_at: Option<&'a str>,
     /// Further arguments.
     pub arguments: &'a [&'a str],
+    /// Further variables.
+    pub environment: &'a [(String, String)],
     /// The port of a server before it; a free one when absent.
     pub port: Option<u16>,
 }
@@ -41,6 +43,7 @@ impl ServerProcess {
             .args(["serve", "--listen", &listen, "--evaluator", "off", "--data"])
             .arg(data);
         command.args(how.arguments).env("FINELINE_LOG", "warn");
+        command.envs(how.environment.iter().cloned());
         if let Some(point) = how.kill_at {
             command.env(KILL_AT, point);
         }

@@ -18,6 +18,7 @@ pub(crate) mod push_session;
 pub(crate) mod revision;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod staging;
 pub(crate) mod suite;
 pub(crate) mod tag;
 pub(crate) mod token;

@@ -33,7 +33,7 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let app = open(&dir, Store::open("memory:").unwrap()).await;
+        let app = open(&dir, Store::in_memory()).await;
         Self { app, dir }
     }
 

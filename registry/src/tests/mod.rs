@@ -4,6 +4,7 @@
 mod content;
 mod damage;
 mod delete;
+mod direct;
 mod fixture;
 mod lease;
 mod lease_again;
