@@ -95,6 +95,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
+            // A connection for each transfer: what a slow one holds up is itself.
+            .http1_only()
             .user_agent(concat!("fineline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::Configuration(format!("can't make an HTTP client: {error}")))?;

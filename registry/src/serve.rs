@@ -85,7 +85,7 @@ pub struct RunningServer {
 /// What can't be opened, by name.
 pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let app = open(&options).await?;
-    app.store.probe().await.map_err(unusable)?;
+    app.store.probe().await.map_err(|error| unusable(&error))?;
     let admin_token = admin_token(&app.db, &options.data).await?;
     let listener = TcpListener::bind(options.listen)
         .await
@@ -168,10 +168,14 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         .await
         .with_context(|| format!("database in `{}`", data.display()))?;
     let is_bucket = store.starts_with("s3://");
+    if !is_bucket && options.store_options.public_url.is_some() {
+        let hint = "leave it out, or give a bucket with `--store s3://BUCKET/PREFIX`";
+        return Err(UserError::new("`--store-public-url` is for a bucket, and the store is a folder", hint).into());
+    }
     let store = Store::open(&store, &options.store_options);
     let store = store.map_err(|error| {
         if is_bucket {
-            unusable(error)
+            unusable(&error)
         } else {
             anyhow::Error::msg(error)
         }
@@ -187,7 +191,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
 }
 
 /// A store that does not do what a store must.
-fn unusable(error: String) -> anyhow::Error {
+fn unusable(error: &str) -> anyhow::Error {
     let hint = "check the bucket's name and its rights to read, write and delete, and the variables AWS_ENDPOINT_URL, \
         AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
     UserError::new(format!("the store can't be used: {error}"), hint).into()

@@ -4,6 +4,7 @@
 //! The program is found by `$GARAGE`, in `$PATH` or where cargo installs; without it tests skip and say so.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,7 +41,9 @@ pub fn garage(test: &str) -> Option<&'static Garage> {
     static GARAGE: OnceLock<Option<Garage>> = OnceLock::new();
     let garage = GARAGE.get_or_init(|| program().map(|program| Garage::start(&program)));
     if garage.is_none() {
-        println!("skipped: {test}: there is no garage: set GARAGE, or `cargo install garage --version 2.5.0 --locked`");
+        // Also where a test's own output is kept back: what did not run is told.
+        let why = "there is no garage: set GARAGE, or `cargo install garage --version 2.5.0 --locked`";
+        writeln!(std::io::stdout(), "skipped: {test}: {why}").expect("there is a standard output");
     }
     garage.as_ref()
 }

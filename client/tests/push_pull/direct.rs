@@ -96,7 +96,7 @@ async fn what_fails_now_and_then_goes_through_the_registry_and_what_fails_always
     assert!(pushed.direct_bytes > pushed.sent_bytes / 2 && pushed.direct_bytes < pushed.sent_bytes * 99 / 100);
     // And one that always fails is asked only by those that were under way.
     set(&registry, |bucket| {
-        (bucket.n_unavailable, bucket.asked) = (usize::MAX, Vec::new())
+        (bucket.n_unavailable, bucket.asked) = (usize::MAX, Vec::new());
     });
     let pulled = pull_quietly(&registry, to.path()).await.unwrap();
     assert_same(dir.path(), to.path());
@@ -116,7 +116,7 @@ async fn wrong_bytes_from_the_bucket_are_asked_of_the_registry() {
         .unwrap();
     // Given a bucket that gives whole frames of other chunks
     set(&registry, |bucket| {
-        bucket.wrong_frame = Some(frame::encode_raw(b"other").into())
+        bucket.wrong_frame = Some(frame::encode_raw(b"other").into());
     });
     // Then the registry's answer counts, whichever it is.
     let pulled = pull_quietly(&registry, to.path()).await.unwrap();

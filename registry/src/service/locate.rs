@@ -1,6 +1,7 @@
 //! Where clients read frames by themselves: presigned URLs of frames that the caller may read.
 //!
-//! **Invariant:** a URL is given for a live frame alone and works for half of the grace at the most. A live frame is
+//! **Invariant:** a URL is given for a live frame alone and works for half of the grace at the most (of a grace that is not
+//! made for a test, which is more than two seconds). A live frame is
 //! deleted a whole grace after it was condemned, and condemned no earlier than now, so it outlives its URLs. A chunk whose
 //! frame is in another state goes through the server, where reading it is a moment's matter.
 

@@ -152,7 +152,7 @@ impl Store {
         if self.dir.is_some() {
             return Ok(());
         }
-        let key = self.key(key::probe(Uuid::now_v7()));
+        let key = self.key(&key::probe(Uuid::now_v7()));
         let tried = async {
             self.objects.put(&key, Bytes::from_static(b"probe").into()).await?;
             let read = self.objects.get(&key).await?.bytes().await?;
@@ -160,10 +160,18 @@ impl Store {
             Ok::<_, object_store::Error>(read)
         };
         match tried.await {
-            Ok(read) if read == "probe" => Ok(()),
-            Ok(_) => Err(format!("{}: a small object reads back with other bytes", self.shown)),
-            Err(error) => Err(format!("{}: {}", self.shown, self.describe(&error))),
+            Ok(read) if read == "probe" => {}
+            Ok(_) => return Err(format!("{}: a small object reads back with other bytes", self.shown)),
+            Err(error) => return Err(format!("{}: {}", self.shown, self.describe(&error))),
         }
+        // Amazon says of what is not there that it may not be read, to those who may not list.
+        let missing = self.check().await;
+        missing.map_err(|error| {
+            let shown = &self.shown;
+            format!(
+                "{shown}: it does not tell a missing object from a refused one; it needs the right to list: {error}"
+            )
+        })
     }
 
     /// Finds out that the store answers and is there, so that what is missing from it is a matter of single objects.
@@ -171,7 +179,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Other`] when it is not.
     pub(crate) async fn check(&self) -> Result<(), StoreError> {
-        let key = self.key(key::probe(Uuid::nil()));
+        let key = self.key(&key::probe(Uuid::nil()));
         match self
             .objects
             .get(&key)
@@ -196,7 +204,7 @@ impl Store {
 
     /// Keeps a frame under its id.
     pub(crate) async fn put_frame(&self, id: Uuid, frame: Bytes) -> Result<(), StoreError> {
-        let key = self.key(key::frame(id));
+        let key = self.key(&key::frame(id));
         self.objects
             .put(&key, frame.into())
             .await
@@ -206,7 +214,7 @@ impl Store {
 
     /// The frame with that id.
     pub(crate) async fn get_frame(&self, id: Uuid) -> Result<Bytes, StoreError> {
-        let key = self.key(key::frame(id));
+        let key = self.key(&key::frame(id));
         let object = self.objects.get(&key).await;
         let object = object.map_err(|error| self.sort_out(&key, &error))?;
         object.bytes().await.map_err(|error| self.sort_out(&key, &error))
@@ -214,7 +222,7 @@ impl Store {
 
     /// The stored bytes of a frame; `None` when its object is not there.
     pub(crate) async fn frame_size(&self, id: Uuid) -> Result<Option<u64>, StoreError> {
-        let key = self.key(key::frame(id));
+        let key = self.key(&key::frame(id));
         match self.objects.head(&key).await {
             Ok(object) => Ok(Some(object.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -224,7 +232,7 @@ impl Store {
 
     /// Takes a frame away, and what a put that was cut left of it; success when there was none.
     pub(crate) async fn delete_frame(&self, id: Uuid) -> Result<(), StoreError> {
-        let key = self.key(key::frame(id));
+        let key = self.key(&key::frame(id));
         self.delete(&key).await?;
         match &self.dir {
             Some(dir) => remove_partial(dir.join(key.as_ref()))
@@ -241,12 +249,12 @@ impl Store {
 
     /// A URL by which whoever has it reads a frame for a while; `None` where URLs are not given.
     pub(crate) async fn frame_url(&self, id: Uuid, lifetime: Duration) -> Result<Option<String>, StoreError> {
-        self.sign(Method::GET, &self.key(key::frame(id)), lifetime).await
+        self.sign(Method::GET, &self.key(&key::frame(id)), lifetime).await
     }
 
     /// A URL by which whoever has it writes a staging place for a while; `None` where URLs are not given.
     pub(crate) async fn staging_url(&self, id: Uuid, lifetime: Duration) -> Result<Option<String>, StoreError> {
-        self.sign(Method::PUT, &self.key(key::staging(id)), lifetime).await
+        self.sign(Method::PUT, &self.key(&key::staging(id)), lifetime).await
     }
 
     async fn sign(&self, method: Method, key: &Path, lifetime: Duration) -> Result<Option<String>, StoreError> {
@@ -259,7 +267,7 @@ impl Store {
 
     /// What was put at a staging place, read once and no further than `max_bytes`.
     pub(crate) async fn get_staged(&self, id: Uuid, max_bytes: u64) -> Result<Staged, StoreError> {
-        let key = self.key(key::staging(id));
+        let key = self.key(&key::staging(id));
         let object = match self.objects.get(&key).await {
             Ok(object) => object,
             Err(error) => {
@@ -278,7 +286,7 @@ impl Store {
 
     /// Takes away what was put at a staging place; success when there was nothing.
     pub(crate) async fn delete_staged(&self, id: Uuid) -> Result<(), StoreError> {
-        self.delete(&self.key(key::staging(id))).await
+        self.delete(&self.key(&key::staging(id))).await
     }
 
     async fn delete(&self, key: &Path) -> Result<(), StoreError> {
@@ -291,7 +299,7 @@ impl Store {
         }
     }
 
-    fn key(&self, path: Path) -> Path {
+    fn key(&self, path: &Path) -> Path {
         self.prefix.parts().chain(path.parts()).collect()
     }
 

@@ -104,7 +104,11 @@ fn configure(variables: &AwsVariables) -> AmazonS3Builder {
         max_retries: MAX_RETRIES,
         retry_timeout: RETRY_FOR,
     };
-    let builder = AmazonS3Builder::new().with_client_options(options).with_retry(retry);
+    // Not every server has the call that deletes many, and one at a time is what a plain DELETE is for.
+    let builder = AmazonS3Builder::new()
+        .with_client_options(options)
+        .with_retry(retry)
+        .with_disable_bulk_delete(true);
     variables.0.iter().fold(builder, |builder, (name, value)| {
         match name.to_ascii_lowercase().parse() {
             Ok(key) => builder.with_config(key, value),

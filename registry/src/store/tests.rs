@@ -40,7 +40,7 @@ impl Store {
 
     /// What a client does at a staging URL.
     pub(crate) async fn put_staged(&self, id: Uuid, bytes: Bytes) {
-        let key = self.key(key::staging(id));
+        let key = self.key(&key::staging(id));
         self.objects.put(&key, bytes.into()).await.unwrap();
     }
 }

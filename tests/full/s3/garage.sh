@@ -39,7 +39,7 @@ TOML
 # in_bucket PREFIX: how many objects lie below it, and their bytes.
 in_bucket() {
     curl -sS --fail-with-body --aws-sigv4 "aws:amz:$AWS_REGION:s3" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" \
-        "$AWS_ENDPOINT_URL/$bucket?list-type=2&prefix=${1//\//%2F}" | python3 -c 'import re, sys
+        -H "x-amz-content-sha256: $(sha256sum </dev/null | cut -d' ' -f1)" "$AWS_ENDPOINT_URL/$bucket?list-type=2&prefix=${1//\//%2F}" | python3 -c 'import re, sys
 listed = sys.stdin.read()
 assert "<IsTruncated>false<" in listed, listed
 sizes = [int(n) for n in re.findall(r"<Size>(\d+)</Size>", listed)]
