@@ -365,3 +365,45 @@ fn usable_for(expires_in_s: u64) -> Duration {
     let whole = Duration::from_secs(expires_in_s.min(24 * 60 * 60));
     (whole * 9 / 10).max(LEAST_LIFETIME.min(whole))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(registry: &str) -> Way {
+        Way::new(&Client::new(registry, Some("fl_test")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_cannot_be_reached_is_left_and_its_url_is_not_told() {
+        let way = way("http://127.0.0.1:1");
+        let url = "http://127.0.0.1:1/key?X-Amz-Signature=hush";
+        let Err(Failure::Unreachable(reason)) = way.exchange(Method::GET, url, None, 9).await else {
+            panic!("nobody listens there");
+        };
+        assert!(
+            reason.contains("127.0.0.1") && !reason.contains("hush") && !reason.contains("key"),
+            "{reason}"
+        );
+        assert!(way.is_open());
+        assert_eq!(way.ask(Method::GET, url, None, 9).await, None);
+        assert!(!way.is_open());
+    }
+
+    #[test]
+    fn an_open_url_is_not_used_beside_a_registry_that_is_reached_in_secret() {
+        let (open, secret) = (way("http://registry"), way("https://registry"));
+        assert!(open.check_url("http://bucket/a").is_ok() && secret.check_url("https://bucket/a").is_ok());
+        for url in ["http://bucket/a", "ftp://bucket/a", "file:///a", "bucket"] {
+            assert!(secret.check_url(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_not_begun_with_at_its_end() {
+        assert!(usable_for(900) < Duration::from_secs(900) && usable_for(900) > Duration::from_secs(600));
+        assert_eq!(usable_for(1), Duration::from_secs(1));
+        assert_eq!(usable_for(0), Duration::ZERO);
+        assert!(usable_for(u64::MAX) <= Duration::from_secs(24 * 60 * 60));
+    }
+}

@@ -65,7 +65,7 @@ async fn frames_go_by_way_of_the_bucket_and_the_token_does_not() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_cannot_be_reached_is_asked_no_further() {
+async fn a_bucket_that_cannot_be_reached_costs_no_push_and_no_pull() {
     let (registry, dir, to) = (
         registry_with_bucket().await,
         step_folder(20),
