@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::call::sliced;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::pulse::Pulse;
 
@@ -98,26 +98,30 @@ impl Way {
     /// Asks the bucket; `None` when it did not do it, which is written down.
     async fn ask(&self, method: Method, url: &str, body: Option<Bytes>, max_bytes: usize) -> Option<Bytes> {
         match self.exchange(method, url, body, max_bytes).await {
-            Ok(answer) => {
-                self.n_failures.store(0, Ordering::Relaxed);
-                Some(answer)
-            }
-            Err(failure) => {
-                let (reason, is_hopeless) = match failure {
-                    Failure::Unreachable(reason) => (reason, true),
-                    Failure::Refused(reason) => (
-                        reason,
-                        self.n_failures.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_FAILURES,
-                    ),
-                };
-                if is_hopeless && self.is_open() {
-                    tracing::warn!(reason, "bytes go through the registry from here on");
-                    self.close();
-                }
-                tracing::debug!(reason, "a frame goes through the registry");
-                None
-            }
+            Ok(answer) => return Some(answer),
+            Err(failure) => self.failed(failure),
         }
+        None
+    }
+
+    /// A frame did not go this way; after several in a row, or when there is no way, no further one is to try.
+    fn failed(&self, failure: Failure) {
+        let n_failures = self.n_failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let (reason, is_hopeless) = match failure {
+            Failure::Unreachable(reason) => (reason, true),
+            Failure::Refused(reason) => (reason, n_failures >= MAX_FAILURES),
+        };
+        tracing::debug!(reason, "a frame goes through the registry");
+        if is_hopeless && self.is_open() {
+            tracing::warn!(reason, "bytes go through the registry from here on");
+            self.close();
+        }
+    }
+
+    /// A frame went this way and was what it should be.
+    fn moved(&self, frame_bytes: u64) {
+        self.n_failures.store(0, Ordering::Relaxed);
+        self.moved_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
     }
 
     async fn exchange(
@@ -136,11 +140,12 @@ impl Way {
                 request = request.header(CONTENT_LENGTH, body.len()).body(sliced(&body, &pulse));
             }
             let broken = |error: reqwest::Error| {
-                let is_hopeless = error.is_connect();
+                let is_unreachable = error.is_connect();
                 let reason = format!("store `{host}`: {}", chain(&error.without_url()));
-                match is_hopeless {
-                    true => Failure::Unreachable(reason),
-                    false => Failure::Refused(reason),
+                if is_unreachable {
+                    Failure::Unreachable(reason)
+                } else {
+                    Failure::Refused(reason)
                 }
             };
             let mut response = request.send().await.map_err(broken)?;
@@ -234,9 +239,14 @@ impl DirectPull {
         self.way.ask(Method::GET, &location.url, None, max_bytes).await
     }
 
-    /// Counts the bytes of a frame that was what it should be.
-    pub(crate) fn count(&self, frame_bytes: u64) {
-        self.way.moved_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+    /// Says that a frame of so many bytes was what it should be.
+    pub(crate) fn was_right(&self, frame_bytes: u64) {
+        self.way.moved(frame_bytes);
+    }
+
+    /// Says that a frame was not what it should be.
+    pub(crate) fn was_wrong(&self, error: &Error) {
+        self.way.failed(Failure::Refused(error.to_string()));
     }
 
     /// Bytes of frames that came straight from the bucket.
@@ -325,12 +335,13 @@ impl DirectPush {
         let client = &self.way.client;
         match client.put_staged_chunk(&self.run, digest, self.session, place.id).await {
             Ok(()) => {
-                self.way.moved_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+                self.way.moved(frame_bytes);
                 Ok(true)
             }
-            // Sent with the call itself, the frame is taken, or the registry says what is wrong with it.
+            // Sent with the call itself, the frame is taken, or the registry says what is wrong with it. Not found there, it
+            // was put somewhere else: the bucket has another name here.
             Err(error) if error.refusal().is_some() => {
-                tracing::debug!(%error, "a staged frame was refused");
+                self.way.failed(Failure::Refused(error.to_string()));
                 Ok(false)
             }
             Err(error) => Err(error),

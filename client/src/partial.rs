@@ -196,10 +196,10 @@ async fn receive(shared: &Shared, chunk: ChunkRef) -> Result<Vec<u8>> {
         shared.received_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         match work(shared, move || unframe(&frame, chunk)).await {
             Ok(raw) => {
-                shared.direct.count(frame_bytes);
+                shared.direct.was_right(frame_bytes);
                 return Ok(raw);
             }
-            Err(error) => tracing::warn!(%error, "a frame from the bucket is asked of the registry"),
+            Err(error) => shared.direct.was_wrong(&error),
         }
     }
     let frame = shared.client.get_chunk(&shared.run, chunk.digest).await?;

@@ -131,13 +131,16 @@ async fn wrong_bytes_from_the_bucket_are_asked_of_the_registry() {
 
 #[tokio::test]
 async fn a_staged_frame_that_is_lost_is_sent_with_the_call() {
-    let (registry, dir) = (registry_with_bucket().await, step_folder(3));
+    let (registry, dir) = (registry_with_bucket().await, step_folder(24));
     set(&registry, |bucket| bucket.loses = true);
     let pushed = push_quietly(&registry, 7, dir.path(), &PushOptions::default())
         .await
         .unwrap();
     assert_eq!(pushed.direct_bytes, 0);
     assert!(pushed.sent_bytes > 0 && registry.world().n_puts as u64 == pushed.sent_chunks);
+    // Such a bucket is another one than the registry's, and soon left.
+    let n_asked = asked(&registry).len();
+    assert!((4..=20).contains(&n_asked), "{n_asked}");
 }
 
 #[tokio::test]
