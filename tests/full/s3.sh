@@ -11,7 +11,7 @@ root=$PWD
 data=$(cd .. && pwd)/shared/data
 garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
 if [[ ! -x $garage ]]; then
-    echo "skipped: full/s3: there is no garage: set GARAGE, or \`cargo install garage --version 2.5.0 --locked\`"
+    echo "skipped: full/s3: there is no garage: set GARAGE, or \`cargo install garage --version 2.5.0 --locked --no-default-features --features bundled-libs,sqlite\`"
     exit 0
 fi
 if [[ ! -d $data/run ]]; then

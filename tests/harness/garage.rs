@@ -36,14 +36,15 @@ pub struct Garage {
     _guard: Child,
 }
 
-/// The Garage of this process; `None` when there is no program for it, which is then said as the skip of `test`.
-pub fn garage(test: &str) -> Option<&'static Garage> {
+/// The Garage of this process; `None` when there is no program for it, which is then told as a skip of `part`.
+pub fn garage(part: &str) -> Option<&'static Garage> {
     static GARAGE: OnceLock<Option<Garage>> = OnceLock::new();
     let garage = GARAGE.get_or_init(|| program().map(|program| Garage::start(&program)));
     if garage.is_none() {
         // Also where a test's own output is kept back: what did not run is told.
-        let why = "there is no garage: set GARAGE, or `cargo install garage --version 2.5.0 --locked`";
-        writeln!(std::io::stdout(), "skipped: {test}: {why}").expect("there is a standard output");
+        let why = "there is no garage: set GARAGE, or `cargo install garage --version 2.5.0 --locked \
+            --no-default-features --features bundled-libs,sqlite`";
+        writeln!(std::io::stdout(), "skipped: {part}: {why}").expect("there is a standard output");
     }
     garage.as_ref()
 }

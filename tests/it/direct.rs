@@ -78,7 +78,7 @@ fn assert_same(a: &Path, b: &Path) {
 
 #[tokio::test]
 async fn a_step_goes_to_the_bucket_and_comes_from_it() {
-    let Some(garage) = garage("a step by way of the bucket") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     let bucket = Bucket::new(garage);
@@ -112,7 +112,7 @@ async fn a_step_goes_to_the_bucket_and_comes_from_it() {
 
 #[tokio::test]
 async fn a_url_is_good_for_one_frame_or_one_place_and_nothing_else() {
-    let Some(garage) = garage("what a URL is good for") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     let bucket = Bucket::new(garage);
@@ -179,7 +179,7 @@ async fn open_session(server: &TestServer, run: &RunName, step: u64) -> Uuid {
 
 #[tokio::test]
 async fn a_second_put_after_verification_changes_nothing_and_goes() {
-    let Some(garage) = garage("a second put at a staging place") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     // Given a server whose URLs work for some seconds, and a chunk that it took from a staging place
@@ -230,7 +230,7 @@ async fn a_second_put_after_verification_changes_nothing_and_goes() {
 
 #[tokio::test]
 async fn damage_in_the_bucket_is_told_and_repaired() {
-    let Some(garage) = garage("damage in the bucket") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     // Given a step of which one object was overwritten from outside
@@ -267,7 +267,7 @@ async fn damage_in_the_bucket_is_told_and_repaired() {
 
 #[tokio::test]
 async fn a_client_that_cannot_reach_the_bucket_goes_through_the_registry() {
-    let Some(garage) = garage("a bucket that clients can't reach") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     // Given URLs that lead nowhere from here

@@ -131,7 +131,7 @@ async fn a_bucket_behaves_like_them() {
 
 #[tokio::test]
 async fn a_bucket_that_can_not_be_used_is_named_with_what_is_wrong_and_without_secrets() {
-    let Some(garage) = garage::garage("a bucket that can't be used, on garage") else {
+    let Some(garage) = garage::garage("store_suite on garage") else {
         return;
     };
     let variables = garage.variables();

@@ -25,7 +25,7 @@ async fn serve(garage: &Garage, bucket: &Bucket, proxy: &Proxy) -> TestServer {
 
 #[tokio::test]
 async fn an_answer_of_the_bucket_that_is_lost_costs_nothing() {
-    let Some(garage) = garage("lost answers of the bucket") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     // The first of each are those of the server's own probe.
@@ -55,7 +55,7 @@ async fn an_answer_of_the_bucket_that_is_lost_costs_nothing() {
 
 #[tokio::test]
 async fn a_bucket_that_goes_away_is_no_damage() {
-    let Some(garage) = garage("a bucket that goes away") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     // Given a step, and a bucket that is gone

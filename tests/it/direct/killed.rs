@@ -94,7 +94,7 @@ impl Place {
 
 #[tokio::test]
 async fn a_server_killed_while_it_takes_staged_frames_loses_and_leaves_nothing() {
-    let Some(garage) = garage("a server killed while frames are staged") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     let points = [
@@ -128,7 +128,7 @@ async fn a_server_killed_while_it_takes_staged_frames_loses_and_leaves_nothing()
 
 #[tokio::test]
 async fn a_client_killed_behind_its_put_goes_on_and_the_sweep_survives_its_own_death() {
-    let Some(garage) = garage("a client killed behind its put") else {
+    let Some(garage) = garage("it/direct") else {
         return;
     };
     let place = Place::new(garage);
