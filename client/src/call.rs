@@ -146,7 +146,7 @@ impl Call {
 }
 
 /// A body that goes out slice by slice and says so.
-fn sliced(bytes: &Bytes, pulse: &Pulse) -> reqwest::Body {
+pub(crate) fn sliced(bytes: &Bytes, pulse: &Pulse) -> reqwest::Body {
     let (bytes, pulse) = (bytes.clone(), pulse.clone());
     let slices = (0..bytes.len()).step_by(SLICE_BYTES);
     reqwest::Body::wrap_stream(futures::stream::iter(slices).map(move |start| {

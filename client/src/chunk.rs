@@ -1,8 +1,11 @@
-//! Chunks of a run, framed as `fineline_format::frame` has it.
+//! Chunks of a run, framed as `fineline_format::frame` has it, and where their frames can be had and put without the
+//! registry between.
 
 use bytes::Bytes;
 use fineline_api::chunk::FRAME_MEDIA_TYPE;
-use fineline_api::{MissingChunks, MissingChunksQuery, RunName, path};
+use fineline_api::{
+    ChunkLocations, LocateChunks, MissingChunks, MissingChunksQuery, RunName, StageFrames, StagingPlaces, path,
+};
 use fineline_format::Digest;
 use uuid::Uuid;
 
@@ -28,6 +31,35 @@ impl Client {
     pub async fn put_chunk(&self, run: &RunName, digest: Digest, session: Uuid, frame: Bytes) -> Result<()> {
         let call = Call::put(chunk_path(run, digest)).query("session", Some(session));
         self.done(call.bytes(FRAME_MEDIA_TYPE, frame)).await
+    }
+
+    /// Has the registry take a chunk in whose frame was put at a staging place of the session.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] when the place is not the session's, [`crate::Error::Refused`] when nothing was put there,
+    /// and as [`Client::put_chunk`].
+    pub async fn put_staged_chunk(&self, run: &RunName, digest: Digest, session: Uuid, staged: Uuid) -> Result<()> {
+        let call = Call::put(chunk_path(run, digest)).query("session", Some(session));
+        self.done(call.query("staged", Some(staged))).await
+    }
+
+    /// Staging places of a push session, at most 100: presigned URLs to put frames at. Whoever has one can write there, so
+    /// it belongs in no log.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] when the session is no longer open.
+    pub async fn stage_frames(&self, run: &RunName, session: Uuid, n: u64) -> Result<StagingPlaces> {
+        let path = path::run(run, &format!("/push-sessions/{session}/staging"));
+        self.json(Call::post_repeatable(path).json(&StageFrames { n })).await
+    }
+
+    /// Where the frames of these chunks (at most 1,000) can be read: presigned URLs, which belong in no log.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn locate_chunks(&self, run: &RunName, digests: Vec<Digest>) -> Result<ChunkLocations> {
+        let call = Call::post_repeatable(path::run(run, "/chunks/locations"));
+        self.json(call.json(&LocateChunks { digests })).await
     }
 
     /// A chunk's frame.

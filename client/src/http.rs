@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use fineline_api::evaluation::LEASE_HEADER;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, Repeat};
+use crate::direct::Direct;
 use crate::error::{Error, Refusal, Result};
 use crate::pulse::Pulse;
 
@@ -35,6 +36,8 @@ pub struct ClientOptions {
     pub stall_timeout: Duration,
     /// For how long a call that fails in passing is sent again.
     pub retry_for: Duration,
+    /// Whether frames go straight to and from the registry's bucket, where it offers that.
+    pub direct: Direct,
 }
 
 impl Default for ClientOptions {
@@ -43,6 +46,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(60),
             retry_for: Duration::from_secs(30),
+            direct: Direct::default(),
         }
     }
 }
@@ -91,6 +95,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
+            // A connection for each transfer: what a slow one holds up is itself.
+            .http1_only()
             .user_agent(concat!("fineline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::Configuration(format!("can't make an HTTP client: {error}")))?;
@@ -120,6 +126,15 @@ impl Client {
     /// The registry's URL.
     pub fn url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// A request to another host than the registry: it has neither token nor lease.
+    pub(crate) fn foreign(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
     }
 
     /// Sends a call and reads its answer as JSON.

@@ -72,6 +72,7 @@ mod wait;
 
 mod blocking;
 mod call;
+mod direct;
 mod error;
 mod folder;
 mod page;
@@ -84,6 +85,7 @@ mod trainer_state;
 
 pub use checkpoint::{CheckpointQuery, FileBytes, StateFilter};
 pub use deletion::DeleteOptions;
+pub use direct::Direct;
 pub use error::{Error, Refusal, Result};
 pub use evaluation::EvaluationQuery;
 pub use http::{Client, ClientOptions};

@@ -82,6 +82,8 @@ pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: Pat
     let (wanted, kept_bytes) = work(&shared, move || open_partial(&opened, &listed)).await?;
     shared.kept_bytes.fetch_add(kept_bytes, Ordering::Relaxed);
     shared.meter.add(kept_bytes);
+    let expected = wanted.iter().map(|(digest, (size_bytes, _))| (*digest, *size_bytes));
+    shared.direct.expect(expected).await;
     let fetches = wanted.into_iter().map(|(digest, (size_bytes, offsets))| {
         let chunk = ChunkRef { digest, size_bytes };
         fetch(Arc::clone(&shared), Arc::clone(&part), chunk, offsets)
@@ -165,11 +167,9 @@ fn holds(handle: &mut File, offset: u64, chunk: &ChunkRef) -> io::Result<bool> {
 /// Fetches a chunk and writes it wherever the file has it.
 async fn fetch(shared: Arc<Shared>, part: Arc<PathBuf>, chunk: ChunkRef, offsets: Vec<u64>) -> Result<()> {
     let _permit = shared.fetching.acquire().await.expect("the semaphore is never closed");
-    let frame = shared.client.get_chunk(&shared.run, chunk.digest).await?;
-    shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+    let raw = receive(&shared, chunk).await?;
     let n_bytes = chunk.size_bytes * offsets.len() as u64;
     work(&shared, move || -> Result<()> {
-        let raw = unframe(&frame, chunk)?;
         let mut handle = OpenOptions::new()
             .write(true)
             .open(&*part)
@@ -186,6 +186,25 @@ async fn fetch(shared: Arc<Shared>, part: Arc<PathBuf>, chunk: ChunkRef, offsets
     fail_point!("pull.chunk_written");
     shared.meter.add(n_bytes);
     Ok(())
+}
+
+/// A chunk's bytes, compared with its digest: from the bucket where that works, else through the registry. A frame that
+/// the bucket has wrong is asked of the registry too, which reads it there by itself and knows of the damage from then on.
+async fn receive(shared: &Shared, chunk: ChunkRef) -> Result<Vec<u8>> {
+    if let Some(frame) = shared.direct.get(chunk.digest, chunk.size_bytes).await {
+        let frame_bytes = frame.len() as u64;
+        shared.received_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        match work(shared, move || unframe(&frame, chunk)).await {
+            Ok(raw) => {
+                shared.direct.was_right(frame_bytes);
+                return Ok(raw);
+            }
+            Err(error) => shared.direct.was_wrong(&error),
+        }
+    }
+    let frame = shared.client.get_chunk(&shared.run, chunk.digest).await?;
+    shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+    work(shared, move || unframe(&frame, chunk)).await
 }
 
 fn unframe(bytes: &[u8], chunk: ChunkRef) -> Result<Vec<u8>> {

@@ -17,6 +17,7 @@ use tokio::sync::{RwLock, Semaphore};
 
 use crate::blocking::blocking;
 use crate::checkpoint::ready_digest;
+use crate::direct::DirectPull;
 use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::partial::{self, Existing};
@@ -48,12 +49,15 @@ pub struct PullOutcome {
     pub kept_bytes: u64,
     /// Bytes of the frames that were received.
     pub received_bytes: u64,
+    /// Those of them that came straight from the registry's bucket.
+    pub direct_bytes: u64,
 }
 
 /// What the tasks of one pull share.
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) run: RunName,
+    pub(crate) direct: DirectPull,
     pub(crate) fetching: Semaphore,
     /// Read-locked by whatever works on a file.
     pub(crate) working: Arc<RwLock<()>>,
@@ -93,6 +97,7 @@ pub async fn pull(
     let shared = Arc::new(Shared {
         client: client.clone(),
         run: run.clone(),
+        direct: DirectPull::new(client, run),
         fetching: Semaphore::new(N_CHUNKS_IN_FLIGHT),
         working: Arc::default(),
         meter: hashing.next(Phase::Receiving, wanted_bytes),
@@ -116,6 +121,7 @@ pub async fn pull(
         size_bytes: manifest.size_bytes(),
         kept_bytes: shared.kept_bytes.load(Ordering::Relaxed),
         received_bytes: shared.received_bytes.load(Ordering::Relaxed),
+        direct_bytes: shared.direct.moved_bytes(),
     })
 }
 

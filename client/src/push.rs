@@ -62,6 +62,8 @@ pub struct PushOutcome {
     pub held_bytes: u64,
     /// Bytes of the frames that were sent.
     pub sent_bytes: u64,
+    /// Those of them that went straight to the registry's bucket.
+    pub direct_bytes: u64,
     /// Chunks that were sent.
     pub sent_chunks: u64,
     /// What looked wrong without blocking, and which files were left out.
@@ -107,6 +109,7 @@ pub async fn push(
         size_bytes: plan.manifest.size_bytes(),
         held_bytes: plan.chunks.iter().map(|chunk| chunk.size_bytes).sum(),
         sent_bytes: 0,
+        direct_bytes: 0,
         sent_chunks: 0,
         warnings: Vec::new(),
         not_evaluable: None,
@@ -120,6 +123,7 @@ pub async fn push(
             Ok(sent) => {
                 outcome.held_bytes -= sent.raw_bytes;
                 (outcome.sent_bytes, outcome.sent_chunks) = (sent.frame_bytes, sent.n_chunks);
+                outcome.direct_bytes = sent.direct_bytes;
             }
             Err(error) => {
                 // Only a courtesy: a session that hears nothing expires. Where nothing gets through it would only wait.

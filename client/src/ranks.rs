@@ -175,6 +175,7 @@ pub async fn commit_parts(
         size_bytes: manifest.size_bytes(),
         held_bytes: manifest.size_bytes(),
         sent_bytes: 0,
+        direct_bytes: 0,
         sent_chunks: 0,
         warnings: session.warnings,
         not_evaluable: session.not_evaluable,

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fineline_api::chunk::MAX_MISSING_DIGESTS;
 use fineline_api::{CheckpointFile, RunName};
-use fineline_format::frame;
+use fineline_format::{Digest, frame};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::blocking::blocking;
+use crate::direct::DirectPush;
 use crate::error::{Error, Result};
 use crate::folder::LocalFile;
 use crate::http::Client;
@@ -40,6 +42,7 @@ pub(crate) struct Sender {
     files: Arc<Vec<LocalFile>>,
     held: Arc<Semaphore>,
     sending: Arc<Semaphore>,
+    direct: Arc<DirectPush>,
     frame_bytes: Arc<AtomicU64>,
 }
 
@@ -49,6 +52,8 @@ pub(crate) struct Sent {
     pub(crate) n_chunks: u64,
     pub(crate) raw_bytes: u64,
     pub(crate) frame_bytes: u64,
+    /// Those of them that went straight to the bucket.
+    pub(crate) direct_bytes: u64,
 }
 
 impl Sender {
@@ -60,6 +65,7 @@ impl Sender {
             files: Arc::new(files.to_vec()),
             held: Arc::new(Semaphore::new(HELD_BYTES as usize)),
             sending: Arc::new(Semaphore::new(SENDING_BYTES as usize)),
+            direct: DirectPush::new(client, run, session),
             frame_bytes: Arc::default(),
         }
     }
@@ -94,6 +100,7 @@ impl Sender {
             n_chunks,
             raw_bytes,
             frame_bytes: self.frame_bytes.load(Ordering::Relaxed),
+            direct_bytes: self.direct.moved_bytes(),
         })
     }
 
@@ -123,11 +130,7 @@ impl Sender {
         let frame = frame.await?;
         let frame_bytes = frame.len() as u64;
         let _sending = acquire(&self.sending, frame_bytes).await;
-        match self
-            .client
-            .put_chunk(&self.run, digest, self.session, frame.into())
-            .await
-        {
+        match self.put_chunk(digest, frame.into()).await {
             // The server hashed what came: the file is not what it was when it was hashed here.
             Err(Error::DigestMismatch(_)) => return Err(Error::Changed(self.files[file].location.clone())),
             result => result?,
@@ -136,6 +139,14 @@ impl Sender {
         self.frame_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         meter.add(size_bytes);
         Ok(())
+    }
+
+    /// By way of the bucket where that works, else through the registry.
+    async fn put_chunk(&self, digest: Digest, frame: Bytes) -> Result<()> {
+        if self.direct.put(digest, frame.clone()).await? {
+            return Ok(());
+        }
+        self.client.put_chunk(&self.run, digest, self.session, frame).await
     }
 
     async fn add_file(self, file: CheckpointFile) -> Result<()> {

@@ -15,6 +15,7 @@ const QUICK: ClientOptions = ClientOptions {
     connect_timeout: Duration::from_secs(5),
     stall_timeout: Duration::from_millis(300),
     retry_for: Duration::from_secs(3),
+    direct: fineline_client::Direct::Auto,
 };
 
 /// A server that gives the n-th call the n-th answer, and the last one to all further calls.

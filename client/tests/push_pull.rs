@@ -5,6 +5,9 @@
 #[expect(unreachable_pub, reason = "a module that several test binaries could take")]
 mod fake;
 
+#[path = "push_pull/direct.rs"]
+mod direct;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -17,6 +17,9 @@ use crate::store::Store;
 /// Chunks that are decoded and hashed at the same time, whatever the number of requests.
 const MAX_PARALLEL_VERIFICATIONS: usize = 8;
 
+/// Staged frames that are read and kept at the same time: what bounds the memory that they take.
+const MAX_PARALLEL_STAGED: usize = 16;
+
 /// Three days: a push session lasts two at the most.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
@@ -28,6 +31,8 @@ pub(crate) struct App {
     pub(crate) options: Arc<Options>,
     /// Bounds the work of decoding and hashing what clients send.
     pub(crate) verifications: Arc<Semaphore>,
+    /// Bounds the frames that are fetched from staging places.
+    pub(crate) staged: Arc<Semaphore>,
     /// Wakes those who wait for a change of state (long polls); they look again at the database.
     pub(crate) changed: Arc<Notify>,
     /// Held by the one collection that runs.
@@ -102,6 +107,7 @@ impl App {
             store,
             options: Arc::new(options),
             verifications: Arc::new(Semaphore::new(MAX_PARALLEL_VERIFICATIONS)),
+            staged: Arc::new(Semaphore::new(MAX_PARALLEL_STAGED)),
             changed: Arc::new(Notify::new()),
             collecting: Arc::default(),
             token_uses: Arc::default(),

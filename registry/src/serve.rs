@@ -22,6 +22,7 @@ pub use crate::reached::TrustedProxy;
 use crate::router;
 use crate::service::{self, sweep, token_use, verify};
 use crate::store::Store;
+pub use crate::store::{AwsVariables, StoreOptions};
 use crate::telemetry;
 
 /// What a server is started with.
@@ -37,6 +38,8 @@ pub struct ServeOptions {
     pub store: Option<String>,
     /// A file with the secret of the administrator's token; the one in the folder when absent.
     pub admin_token_file: Option<PathBuf>,
+    /// How a bucket is reached, where the store is one.
+    pub store_options: StoreOptions,
     /// Where users reach the server.
     pub public_url: Option<PublicUrl>,
     /// Whose forwarded headers are believed.
@@ -58,6 +61,7 @@ impl ServeOptions {
             database: None,
             store: None,
             admin_token_file: None,
+            store_options: StoreOptions::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
             anonymous_read: false,
@@ -86,6 +90,7 @@ pub struct RunningServer {
 /// What can't be opened, by name.
 pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     let app = open(&options).await?;
+    app.store.try_out().await.map_err(|error| unusable(&error))?;
     let admin_token = match &options.admin_token_file {
         Some(path) => given_admin_token(&app.db, path).await?,
         None => first_admin_token(&app.db, &options.data).await?,
@@ -178,13 +183,25 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
     };
     let store = match &options.store {
         None => format!("file://{}", data.join("store").display()),
-        Some(url) if url.starts_with("file://") => url.clone(),
-        Some(url) => return Err(unsupported("store", url, "use `file:///DIR`")),
+        Some(url) if url.starts_with("file://") || url.starts_with("s3://") => url.clone(),
+        Some(url) => return Err(unsupported("store", url, "use `file:///DIR` or `s3://BUCKET/PREFIX`")),
     };
     let db = Db::open(&database)
         .await
         .with_context(|| format!("database `{}`", without_secret(&database)))?;
-    let store = Store::open(&store).map_err(anyhow::Error::msg)?;
+    let is_bucket = store.starts_with("s3://");
+    if !is_bucket && options.store_options.public_url.is_some() {
+        let hint = "leave it out, or give a bucket with `--store s3://BUCKET/PREFIX`";
+        return Err(UserError::new("`--store-public-url` is for a bucket, and the store is a folder", hint).into());
+    }
+    let store = Store::open(&store, &options.store_options);
+    let store = store.map_err(|error| {
+        if is_bucket {
+            unusable(&error)
+        } else {
+            anyhow::Error::msg(error)
+        }
+    })?;
     let chosen = Options {
         anonymous_read: options.anonymous_read,
         public_url: options.public_url.clone(),
@@ -193,6 +210,13 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         lease: options.lease,
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
+}
+
+/// A store that does not do what a store must.
+fn unusable(error: &str) -> anyhow::Error {
+    let hint = "check the bucket's name and its rights to read, write and delete, and the variables AWS_ENDPOINT_URL, \
+        AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+    UserError::new(format!("the store can't be used: {error}"), hint).into()
 }
 
 /// Says so by the URL's scheme alone: the rest may be a secret.

@@ -45,6 +45,8 @@ const METRICS: &[Metric] = &[
     ("fineline_chunks_received_total", Counter, Unit::Count, "Chunks that pushes put."),
     ("fineline_chunk_received_bytes_total", Counter, Unit::Bytes, "Raw bytes of these chunks."),
     ("fineline_chunk_wire_bytes_total", Counter, Unit::Bytes, "Bytes of these chunks as they came over the wire."),
+    ("fineline_chunk_staged_bytes_total", Counter, Unit::Bytes, "Bytes of these chunks as they came by way of the bucket."),
+    ("fineline_chunk_sent_bytes_total", Counter, Unit::Bytes, "Bytes of frames that left through the server."),
     ("fineline_chunks_verified_total", Counter, Unit::Count, "Chunks read back from the store, decoded and hashed."),
     ("fineline_chunk_verified_bytes_total", Counter, Unit::Bytes, "Raw bytes of these chunks."),
     ("fineline_push_sessions_open", Gauge, Unit::Count, "Push sessions that are open."),

@@ -29,6 +29,8 @@ pub struct Start<'a> {
     pub kill_at: Option<&'a str>,
     /// Further arguments.
     pub arguments: &'a [&'a str],
+    /// Further variables.
+    pub environment: &'a [(String, String)],
     /// The port of a server before it; a free one when absent.
     pub port: Option<u16>,
 }
@@ -43,6 +45,7 @@ impl ServerProcess {
             .args(["serve", "--listen", &listen, "--evaluator", "off", "--data"])
             .arg(data);
         command.args(how.arguments).envs(environment(data));
+        command.envs(how.environment.iter().cloned());
         if let Some(point) = how.kill_at {
             command.env(KILL_AT, point);
         }

@@ -3,6 +3,7 @@
 
 mod connection;
 mod deletions;
+mod direct;
 mod later;
 mod messages;
 mod names;
@@ -223,6 +224,7 @@ fn what_is_wrong_is_refused_at_every_route_and_nothing_is_left_half_done() {
     let groups = [
         runs::cases(),
         deletions::cases(),
+        direct::cases(),
         later::cases(),
         push_sessions::cases(),
         names::cases(),

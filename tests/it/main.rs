@@ -6,6 +6,7 @@ mod backfill;
 mod bad_input;
 mod coverage;
 mod crash;
+mod direct;
 mod evaluation;
 mod lease_faults;
 mod old_schema;

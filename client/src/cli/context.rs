@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use fineline_client::{Client, ClientOptions};
+use clap::Args;
+use fineline_client::{Client, ClientOptions, Direct};
 
 use super::Global;
 use super::config::{self, Config, Settings};
@@ -10,6 +11,15 @@ use super::printer::Printer;
 
 /// How long a command that someone waits for keeps trying.
 const SHORT_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How a command moves bytes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Transfer {
+    /// `auto`: straight to and from the registry's bucket where it offers that and the bucket can be reached. `off`:
+    /// through the registry.
+    #[arg(long, value_name = "auto|off", env = "FINELINE_DIRECT", default_value = "auto")]
+    direct: Direct,
+}
 
 /// What a command starts from.
 pub(crate) struct Context {
@@ -50,6 +60,14 @@ impl Context {
     /// A client for work that should survive a registry's restart.
     pub(crate) fn patient_client(&self) -> anyhow::Result<Client> {
         self.client_with(ClientOptions::default())
+    }
+
+    /// The same for a push or a pull.
+    pub(crate) fn transfer_client(&self, transfer: &Transfer) -> anyhow::Result<Client> {
+        self.client_with(ClientOptions {
+            direct: transfer.direct,
+            ..ClientOptions::default()
+        })
     }
 
     fn client_with(&self, options: ClientOptions) -> anyhow::Result<Client> {

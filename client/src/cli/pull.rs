@@ -6,8 +6,8 @@ use clap::Args;
 use fineline_client::{PullOptions, PullOutcome, pull};
 
 use super::bar::bars;
-use super::context::Context;
-use super::table::bytes;
+use super::context::{Context, Transfer};
+use super::table::{bytes, directly};
 use super::target::CheckpointTarget;
 use super::{Ending, Outcome};
 
@@ -22,10 +22,12 @@ pub(crate) struct Pull {
     /// Replace files that are there with other content.
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    transfer: Transfer,
 }
 
 pub(crate) async fn run(context: &Context, command: Pull) -> Outcome {
-    let client = context.patient_client()?;
+    let client = context.transfer_client(&command.transfer)?;
     let CheckpointTarget { run, reference } = command.checkpoint;
     let options = PullOptions {
         overwrite: command.overwrite,
@@ -41,8 +43,9 @@ pub(crate) async fn run(context: &Context, command: Pull) -> Outcome {
             bytes(outcome.received_bytes),
         );
         format!(
-            "{run}@{step} is in {}: {digest}\n{n_files} files of {size}, {kept} there already, {received} received",
-            command.dir.display()
+            "{run}@{step} is in {}: {digest}\n{n_files} files of {size}, {kept} there already, {received} received{}",
+            command.dir.display(),
+            directly(outcome.direct_bytes)
         )
     })?;
     Ok(Ending::Good)

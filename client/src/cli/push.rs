@@ -8,9 +8,9 @@ use fineline_client::{PartOutcome, PushOptions, PushOutcome, abort_parts, commit
 use serde_json::json;
 
 use super::bar::bars;
-use super::context::Context;
+use super::context::{Context, Transfer};
 use super::failure::UserError;
-use super::table::bytes;
+use super::table::{bytes, directly};
 use super::target::{key_value, step};
 use super::{Ending, Outcome};
 
@@ -65,6 +65,8 @@ pub(crate) struct Push {
     /// Take the session back: nothing of it becomes visible.
     #[arg(long, requires = "session", conflicts_with_all = ["commit", "dir"])]
     abort: bool,
+    #[command(flatten)]
+    transfer: Transfer,
 }
 
 pub(crate) async fn run(context: &Context, command: Push) -> Outcome {
@@ -84,7 +86,7 @@ pub(crate) async fn run(context: &Context, command: Push) -> Outcome {
 }
 
 async fn run_alone(context: &Context, command: &Push, dir: &Path, options: &PushOptions) -> Outcome {
-    let client = context.patient_client()?;
+    let client = context.transfer_client(&command.transfer)?;
     let progress = bars(context.printer);
     let outcome = push(&client, &command.run, command.step, dir, options, progress).await?;
     warn(context, &outcome.warnings);
@@ -93,7 +95,7 @@ async fn run_alone(context: &Context, command: &Push, dir: &Path, options: &Push
 }
 
 async fn run_rank(context: &Context, command: &Push, name: &str, options: &PushOptions) -> Outcome {
-    let client = context.patient_client()?;
+    let client = context.transfer_client(&command.transfer)?;
     let (run, step) = (&command.run, command.step);
     if command.abort {
         let session = abort_parts(&client, run, step, name).await?;
@@ -162,6 +164,7 @@ fn told(run: &RunName, outcome: &PushOutcome) -> String {
         bytes(outcome.held_bytes),
     );
     format!(
-        "{run}@{step} is ready: {digest}\n{size} in all, {held} held already, {sent} sent in {sent_chunks} chunks{obstacle}"
+        "{run}@{step} is ready: {digest}\n{size} in all, {held} held already, {sent} sent in {sent_chunks} chunks{}{obstacle}",
+        directly(outcome.direct_bytes)
     )
 }

@@ -89,6 +89,14 @@ pub(crate) fn bytes(n_bytes: u64) -> String {
     indicatif::BinaryBytes(n_bytes).to_string()
 }
 
+/// What is said behind a number of bytes of which so many went by way of the bucket.
+pub(crate) fn directly(n_bytes: u64) -> String {
+    if n_bytes == 0 {
+        return String::new();
+    }
+    format!(" ({} by way of the bucket)", bytes(n_bytes))
+}
+
 pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -2,11 +2,13 @@
 //!
 //! The real one is tested in the workspace's own tests; this one does what that never would.
 
+mod bucket;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
@@ -40,7 +42,11 @@ pub struct World {
     pub wrong_chunk: Option<Bytes>,
     /// Sessions that were taken back.
     pub n_aborted: usize,
+    /// The bucket to which clients are sent, and what it was asked; none when absent.
+    pub bucket: Option<Bucket>,
 }
+
+pub use bucket::Bucket;
 
 type Shared = Arc<Mutex<World>>;
 
@@ -61,6 +67,7 @@ impl Registry {
             .route(&format!("{run}/push-sessions/{{id}}/commit"), post(commit))
             .route(&format!("{run}/chunks/missing"), post(missing))
             .route(&format!("{run}/chunks/{{digest}}"), put(put_chunk).get(get_chunk))
+            .merge(bucket::routes(run))
             .route(&format!("{run}/checkpoints/{{reference}}"), get(checkpoint))
             .route(&format!("{run}/checkpoints/{{reference}}/files"), get(files))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&world), unavailable))
@@ -193,9 +200,27 @@ async fn missing(State(world): State<Shared>, Json(query): Json<MissingChunksQue
     Json(MissingChunks { missing })
 }
 
-async fn put_chunk(State(world): State<Shared>, Path(digest): Path<String>, frame: Bytes) -> Response {
+async fn put_chunk(
+    State(world): State<Shared>,
+    Path(digest): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Response {
     let digest: Digest = digest.parse().unwrap();
     let mut world = world.lock().unwrap();
+    let frame = match query.get("staged") {
+        None => body,
+        Some(id) => match world.bucket.as_mut().unwrap().take_staged(id) {
+            Some(frame) => frame,
+            None => {
+                return refuse(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    ErrorCode::Unprocessable,
+                    "nothing there",
+                );
+            }
+        },
+    };
     if world.puts_left == Some(0) {
         return refuse(
             StatusCode::INSUFFICIENT_STORAGE,

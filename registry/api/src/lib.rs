@@ -10,6 +10,7 @@ mod text;
 pub mod checkpoint;
 pub mod chunk;
 pub mod deletion;
+pub mod direct;
 pub mod error;
 pub mod evaluation;
 pub mod event;
@@ -29,6 +30,7 @@ pub mod token;
 pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointState, ChunkRef, EvaluationCounts, Tensor};
 pub use chunk::{MissingChunks, MissingChunksQuery};
 pub use deletion::{DeletedCheckpoint, Deletion, Retention};
+pub use direct::{ChunkLocation, ChunkLocations, LocateChunks, StageFrames, StagingPlace, StagingPlaces};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use evaluation::{
     ClaimEvaluation, CompleteEvaluation, Evaluation, EvaluationState, FailEvaluation, Lease, Progress, RenewedLease,

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::commands::worker::{Evaluator, EvaluatorChild};
 use crate::commands::{print, say, stop_signal};
-use crate::serve::{self, LeaseOptions, PublicUrl, ServeOptions, TrustedProxy};
+use crate::serve::{self, AwsVariables, LeaseOptions, PublicUrl, ServeOptions, StoreOptions, TrustedProxy};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -29,6 +29,13 @@ pub(crate) struct ServeArgs {
     /// A proxy whose forwarded headers are believed, by address or network; may be given several times.
     #[arg(long = "trusted-proxy", env = "FINELINE_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxies: Vec<TrustedProxy>,
+    /// Where clients reach the bucket, when it is by another name than the server's own: `https://HOST[:PORT]`. URLs for
+    /// direct transfer are signed for it.
+    #[arg(long, env = "FINELINE_STORE_PUBLIC_URL")]
+    store_public_url: Option<String>,
+    /// Whether clients send to and read from the bucket by themselves: `auto` or `off`, where they can't reach it.
+    #[arg(long, env = "FINELINE_STORE_DIRECT", default_value = "auto", value_parser = ["auto", "off"])]
+    store_direct: String,
     /// The embedded evaluator: `cpu` or `off`.
     #[arg(long, env = "FINELINE_EVALUATOR", default_value = "cpu")]
     evaluator: Evaluator,
@@ -66,7 +73,8 @@ pub(crate) struct DataArgs {
     /// Another database than the one in the folder: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     #[arg(long, env = "FINELINE_DATABASE", global = true, hide_env_values = true)]
     database: Option<String>,
-    /// Another store than the one in the folder: `file:///DIR`.
+    /// Another store than the one in the folder: `file:///DIR`, or `s3://BUCKET/PREFIX` with the variables AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL.
     #[arg(long, env = "FINELINE_STORE", global = true)]
     store: Option<String>,
 }
@@ -77,6 +85,10 @@ impl DataArgs {
         ServeOptions {
             database: self.database.clone(),
             store: self.store.clone(),
+            store_options: StoreOptions {
+                aws: AwsVariables::from_environment(),
+                ..StoreOptions::default()
+            },
             ..ServeOptions::local(&self.data)
         }
     }
@@ -87,7 +99,13 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.anonymous_read && !args.listen.ip().is_loopback() {
         say("warning: everybody who reaches this address can read every run (--anonymous-read)");
     }
+    let places = args.data.options();
     let options = ServeOptions {
+        store_options: StoreOptions {
+            direct_off: args.store_direct == "off",
+            public_url: args.store_public_url,
+            ..places.store_options
+        },
         listen: args.listen,
         admin_token_file: args.admin_token_file.clone(),
         public_url: args.public_url,
@@ -98,7 +116,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             ttl_s: args.lease_ttl,
             back_off_s: args.retry_back_off,
         },
-        ..args.data.options()
+        ..places
     };
     let server = serve::start(options).await?;
     let child = EvaluatorChild::start(&server, &args.evaluator, None)?;

@@ -309,6 +309,28 @@ pub(crate) async fn is_held(conn: &impl ConnectionTrait, digest: &Digest) -> Res
     Ok(query.count(conn).await? > 0)
 }
 
+/// The live frames of those of `digests` that are not known to be damaged: chunk, frame, stored bytes. Of one in any
+/// other state nobody can say how long it stays.
+pub(crate) async fn live(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<Vec<(Digest, Uuid, u64)>, DbErr> {
+    let mut live = Vec::new();
+    for batch in digests.chunks(super::BATCH) {
+        let query = chunk::Entity::find()
+            .join(JoinType::InnerJoin, frame_of_chunk())
+            .select_only()
+            .column(chunk::Column::Digest)
+            .column(frame::Column::Id)
+            .column(frame::Column::StoredBytes)
+            .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))
+            .filter(chunk::Column::DamagedAtMs.is_null())
+            .filter(frame::Column::State.eq(FrameState::Live.as_str()));
+        let rows: Vec<(Vec<u8>, Uuid, i64)> = query.into_tuple().all(conn).await?;
+        for (digest, id, stored_bytes) in rows {
+            live.push((super::digest(&digest)?, id, stored_bytes.unsigned_abs()));
+        }
+    }
+    Ok(live)
+}
+
 /// Chunks ordered by digest with their frames, those after `after` only: for walking over all of them.
 pub(crate) async fn list_chunks(
     conn: &impl ConnectionTrait,

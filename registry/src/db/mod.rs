@@ -19,6 +19,7 @@ pub(crate) mod push_session;
 pub(crate) mod revision;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod staging;
 pub(crate) mod state;
 pub(crate) mod suite;
 pub(crate) mod tag;

@@ -56,16 +56,19 @@ async fn missing_chunks(
     }))
 }
 
-/// `?session=`
+/// `?session=&staged=`
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct PutQuery {
     /// The push session that the chunk comes with.
     session: Uuid,
+    /// The staging place at which its frame was put; there is no body then.
+    staged: Option<Uuid>,
 }
 
-/// Sends a chunk as a frame; its raw bytes must have the digest. Scope `write`.
+/// Sends a chunk as a frame; its raw bytes must have the digest. The frame is the body, or what was put at a staging
+/// place of the session. Scope `write`.
 #[utoipa::path(put, path = "/runs/{namespace}/{name}/chunks/{digest}", tag = "chunks", operation_id = "put_chunk",
     params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path), PutQuery),
     request_body(content = Vec<u8>, content_type = "application/vnd.fineline.frame"),
@@ -80,7 +83,12 @@ async fn put_chunk(
     let run = caller
         .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Write)
         .await?;
-    service::chunk::put(&app, &run, query.session, path.digest()?, body).await?;
+    let (session, digest) = (query.session, path.digest()?);
+    match query.staged {
+        None => service::chunk::put(&app, &run, session, digest, body).await?,
+        Some(_) if !body.is_empty() => return Err(ApiError::invalid("a staged frame comes without a body")),
+        Some(staged) => service::staging::take(&app, &caller, &run, session, staged, digest).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

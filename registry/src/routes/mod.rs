@@ -3,6 +3,7 @@
 mod checkpoint;
 mod chunk;
 mod conditional;
+mod direct;
 mod evaluation;
 mod file;
 mod lease;
@@ -26,6 +27,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(checkpoint::router())
         .merge(file::router())
         .merge(chunk::router())
+        .merge(direct::router())
         .merge(push_session::router())
         .merge(tag::router())
         .merge(suite::router())

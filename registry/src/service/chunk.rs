@@ -48,6 +48,16 @@ pub(crate) async fn missing(app: &App, caller: &Caller, digests: Vec<Digest>) ->
 pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
     push_session::find_open(app, run, session).await?;
     let wire_bytes = body.len() as u64;
+    take_in(app, run, session, digest, body).await?;
+    counter!("fineline_chunk_wire_bytes_total").increment(wire_bytes);
+    Ok(())
+}
+
+/// The same for a frame that came on whatever way to an open session.
+///
+/// # Errors
+/// As [`put`].
+pub(crate) async fn take_in(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
     let size_bytes = verify(app, digest, body.clone()).await?;
     let chunk = ChunkRef { digest, size_bytes };
     let frame = put_object(app, digest, body).await?;
@@ -68,7 +78,6 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
     }
     counter!("fineline_chunks_received_total").increment(1);
     counter!("fineline_chunk_received_bytes_total").increment(size_bytes);
-    counter!("fineline_chunk_wire_bytes_total").increment(wire_bytes);
     Ok(())
 }
 
@@ -202,5 +211,7 @@ pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult
         return Err(unknown());
     }
     // Decoded and hashed here too: a frame that does not hold its chunk is no answer, and is known as damaged from now on.
-    Ok(content::read_frame(app, digest).await?.frame)
+    let frame = content::read_frame(app, digest).await?.frame;
+    counter!("fineline_chunk_sent_bytes_total").increment(frame.len() as u64);
+    Ok(frame)
 }

@@ -73,6 +73,8 @@ pub(crate) enum ProblemKind {
 /// # Errors
 /// When database or store are down; what is wrong with their content is in the report.
 pub(crate) async fn check(app: &App, read_data: bool) -> ApiResult<Report> {
+    // A bucket that is gone or another one says of every object that it is missing.
+    app.store.check().await.map_err(content::store_down)?;
     let mut report = Report::default();
     let sizes = check_chunks(app, read_data, &mut report).await?;
     check_files(app, read_data, &sizes, &mut report).await?;

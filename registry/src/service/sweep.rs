@@ -1,5 +1,6 @@
-//! The sweep: repairs half-states (frames whose put never ended, deletes that were cut, sessions that nobody speaks to,
-//! leases and browsers' logins that ran out), applies rules of retention, and collects garbage now and then.
+//! The sweep: repairs half-states (frames whose put never ended, deletes that were cut, what clients left at staging
+//! places, sessions that nobody speaks to, leases and browsers' logins that ran out), applies rules of retention, and
+//! collects garbage now and then.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use crate::app::App;
 use crate::db;
 use crate::db::frame::FrameState;
 use crate::error::ApiResult;
-use crate::service::{chunk, collect, lease, push_session, retention, tokenizer, web_session};
+use crate::service::{chunk, collect, lease, push_session, retention, staging, tokenizer, web_session};
 
 const EVERY: Duration = Duration::from_secs(30);
 
 /// A put that takes longer than this was interrupted.
-const INTENT_GRACE_MS: i64 = 60 * 60 * 1000;
+pub(crate) const INTENT_GRACE_MS: i64 = 60 * 60 * 1000;
 
 /// A frame whose delete takes longer than this was interrupted. Doing it twice harms nobody.
 const DELETE_GRACE_MS: i64 = 60 * 1000;
@@ -58,6 +59,7 @@ pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
         ("sessions", sessions(app).await),
         ("leases", lease::expire(app).await),
         ("frames", frames(app).await),
+        ("staging", staging::sweep(app).await),
         ("retention", retention::apply_all(app).await),
         ("logins", web_session::expire(app).await),
         ("tokenizers", tokenizer::catch_up(app).await),
@@ -72,7 +74,7 @@ pub(crate) async fn sweep(app: &App) -> ApiResult<()> {
     outcome
 }
 
-fn grace_ms(app: &App) -> i64 {
+pub(crate) fn grace_ms(app: &App) -> i64 {
     i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -1,24 +1,80 @@
-//! Objects: frames over `object_store`. Content is immutable, so putting the same object twice is harmless; nothing
-//! here depends on conditional puts or on listing.
+//! Objects: frames over `object_store`, in a folder or in a bucket. Content is immutable, so putting the same object twice
+//! is harmless; nothing here depends on conditional puts or on listing.
 
 pub(crate) mod key;
 mod room;
+mod s3;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::signer::{Method, Signer};
 use object_store::{ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
 
 /// Where frames lie.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// Signs URLs by which clients reach single objects, where they may.
+    signer: Option<Arc<dyn Signer>>,
     /// The folder, where it is one.
     dir: Option<PathBuf>,
+    /// What all keys of a bucket begin with.
+    prefix: Path,
+    /// What messages call it.
+    shown: String,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("shown", &self.shown)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a bucket is reached. A folder needs none of it.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// The environment of S3.
+    pub aws: AwsVariables,
+    /// Whether clients get no URLs and send and receive everything through the registry.
+    pub direct_off: bool,
+    /// The endpoint by which clients reach the bucket, where it is another than the registry's.
+    pub public_url: Option<String>,
+}
+
+/// The variables whose names begin with `AWS_`, secrets among them.
+#[derive(Clone, Default)]
+pub struct AwsVariables(Vec<(String, String)>);
+
+impl AwsVariables {
+    /// Those of this process.
+    pub fn from_environment() -> Self {
+        Self::new(std::env::vars())
+    }
+
+    /// Those among the given ones that mean something.
+    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let named = variables.into_iter();
+        Self(
+            named
+                .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
+                .collect(),
+        )
+    }
+}
+
+impl std::fmt::Debug for AwsVariables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Why an object can't be had or kept.
@@ -35,28 +91,104 @@ pub(crate) enum StoreError {
     Other(String),
 }
 
+/// What a client put at a place by itself.
+#[derive(Debug)]
+pub(crate) enum Staged {
+    Nothing,
+    /// More bytes than may be read.
+    TooLong(u64),
+    Frame(Bytes),
+}
+
 impl Store {
-    /// Opens the store at `url`: `file:///DIR`, or `memory:` for tests.
+    /// Opens the store at `url`: `file:///DIR`, `s3://BUCKET/PREFIX`, or `memory:` for tests. A bucket is not asked for
+    /// anything before [`Store::try_out`].
     ///
     /// # Errors
     /// A sentence that names the URL and what is wrong with it.
-    pub(crate) fn open(url: &str) -> Result<Self, String> {
+    pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, String> {
         if url == "memory:" {
             return Ok(Self {
                 objects: Arc::new(InMemory::new()),
+                signer: None,
                 dir: None,
+                prefix: Path::default(),
+                shown: url.to_owned(),
+            });
+        }
+        if url.starts_with("s3://") {
+            let bucket = s3::open(url, options)?;
+            return Ok(Self {
+                objects: bucket.objects,
+                signer: (!options.direct_off).then_some(bucket.signer as Arc<dyn Signer>),
+                dir: None,
+                prefix: bucket.prefix,
+                shown: bucket.shown,
             });
         }
         let Some(dir) = url.strip_prefix("file://") else {
-            return Err(format!("store `{url}` is not supported: use `file:///DIR`"));
+            return Err(format!(
+                "store `{url}` is not supported: use `file:///DIR` or `s3://BUCKET/PREFIX`"
+            ));
         };
         std::fs::create_dir_all(dir).map_err(|error| format!("folder `{dir}` can't be made: {error}"))?;
         let local = LocalFileSystem::new_with_prefix(dir).map_err(|error| format!("folder `{dir}`: {error}"))?;
         // A frame that was acknowledged survives a power cut.
         Ok(Self {
             objects: Arc::new(local.with_fsync(true)),
+            signer: None,
             dir: Some(PathBuf::from(dir)),
+            prefix: Path::default(),
+            shown: format!("folder `{dir}`"),
         })
+    }
+
+    /// Tries to write, read and delete a small object in a bucket, so that a server without the rights does not start. A
+    /// folder was made or found already, and one without room is still good to read from.
+    ///
+    /// # Errors
+    /// A sentence that names the store and what it refused.
+    pub(crate) async fn try_out(&self) -> Result<(), String> {
+        if self.dir.is_some() {
+            return Ok(());
+        }
+        let key = self.key(&key::probe(Uuid::now_v7()));
+        let tried = async {
+            self.objects.put(&key, Bytes::from_static(b"probe").into()).await?;
+            let read = self.objects.get(&key).await?.bytes().await?;
+            self.objects.delete(&key).await?;
+            Ok::<_, object_store::Error>(read)
+        };
+        match tried.await {
+            Ok(read) if read == "probe" => {}
+            Ok(_) => return Err(format!("{}: a small object reads back with other bytes", self.shown)),
+            Err(error) => return Err(format!("{}: {}", self.shown, self.describe(&error))),
+        }
+        // Amazon says of what is not there that it may not be read, to those who may not list.
+        let missing = self.check().await;
+        missing.map_err(|error| {
+            let shown = &self.shown;
+            format!(
+                "{shown}: it does not tell a missing object from a refused one; it needs the right to list: {error}"
+            )
+        })
+    }
+
+    /// Finds out that the store answers and is there, so that what is missing from it is a matter of single objects.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] when it is not.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        let key = self.key(&key::probe(Uuid::nil()));
+        match self
+            .objects
+            .get(&key)
+            .await
+            .map_err(|error| self.sort_out(&key, &error))
+        {
+            Ok(_) | Err(StoreError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether `n_bytes` more find room.
@@ -77,7 +209,7 @@ impl Store {
     /// [`StoreError::Missing`] when the folder is gone, [`StoreError::Full`] when nothing more would fit.
     pub(crate) async fn probe(&self) -> Result<(), StoreError> {
         let Some(dir) = self.dir.clone() else {
-            return self.frame_size(Uuid::nil()).await.map(drop);
+            return self.check().await;
         };
         // Off the async threads: a folder on a file server may hang.
         let probed = tokio::task::spawn_blocking(move || room::probe(&dir)).await;
@@ -86,45 +218,36 @@ impl Store {
 
     /// Keeps a frame under its id.
     pub(crate) async fn put_frame(&self, id: Uuid, frame: Bytes) -> Result<(), StoreError> {
-        let key = key::frame(id);
+        let key = self.key(&key::frame(id));
         self.objects
             .put(&key, frame.into())
             .await
             .map(|_| ())
-            .map_err(|error| self.sort_out(key.as_ref(), &error))
+            .map_err(|error| self.sort_out(&key, &error))
     }
 
     /// The frame with that id.
     pub(crate) async fn get_frame(&self, id: Uuid) -> Result<Bytes, StoreError> {
-        let key = key::frame(id);
-        let object = self
-            .objects
-            .get(&key)
-            .await
-            .map_err(|error| self.sort_out(key.as_ref(), &error))?;
-        object
-            .bytes()
-            .await
-            .map_err(|error| self.sort_out(key.as_ref(), &error))
+        let key = self.key(&key::frame(id));
+        let object = self.objects.get(&key).await;
+        let object = object.map_err(|error| self.sort_out(&key, &error))?;
+        object.bytes().await.map_err(|error| self.sort_out(&key, &error))
     }
 
     /// The stored bytes of a frame; `None` when its object is not there.
     pub(crate) async fn frame_size(&self, id: Uuid) -> Result<Option<u64>, StoreError> {
-        let key = key::frame(id);
+        let key = self.key(&key::frame(id));
         match self.objects.head(&key).await {
             Ok(object) => Ok(Some(object.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.sort_out(key.as_ref(), &error)),
+            Err(error) => Err(self.sort_out(&key, &error)),
         }
     }
 
     /// Takes a frame away, and what a put that was cut left of it; success when there was none.
     pub(crate) async fn delete_frame(&self, id: Uuid) -> Result<(), StoreError> {
-        let key = key::frame(id);
-        match self.objects.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(self.sort_out(key.as_ref(), &error)),
-        }
+        let key = self.key(&key::frame(id));
+        self.delete(&key).await?;
         match &self.dir {
             Some(dir) => remove_partial(dir.join(key.as_ref()))
                 .await
@@ -133,25 +256,77 @@ impl Store {
         }
     }
 
-    /// A store of another making.
-    #[cfg(test)]
-    pub(crate) fn over(objects: impl ObjectStore) -> Self {
-        Self {
-            objects: Arc::new(objects),
-            dir: None,
+    /// Whether clients are given URLs.
+    pub(crate) fn gives_urls(&self) -> bool {
+        self.signer.is_some()
+    }
+
+    /// A URL by which whoever has it reads a frame for a while; `None` where URLs are not given.
+    pub(crate) async fn frame_url(&self, id: Uuid, lifetime: Duration) -> Result<Option<String>, StoreError> {
+        self.sign(Method::GET, &self.key(&key::frame(id)), lifetime).await
+    }
+
+    /// A URL by which whoever has it writes a staging place for a while; `None` where URLs are not given.
+    pub(crate) async fn staging_url(&self, id: Uuid, lifetime: Duration) -> Result<Option<String>, StoreError> {
+        self.sign(Method::PUT, &self.key(&key::staging(id)), lifetime).await
+    }
+
+    async fn sign(&self, method: Method, key: &Path, lifetime: Duration) -> Result<Option<String>, StoreError> {
+        let Some(signer) = &self.signer else { return Ok(None) };
+        match signer.signed_url(method, key, lifetime).await {
+            Ok(url) => Ok(Some(url.into())),
+            Err(error) => Err(self.sort_out(key, &error)),
         }
     }
 
-    /// How many objects there are, whatever the database says.
-    #[cfg(test)]
-    pub(crate) async fn count_objects(&self) -> usize {
-        use futures::StreamExt;
-        self.objects.list(None).count().await
+    /// What was put at a staging place, read once and no further than `max_bytes`.
+    pub(crate) async fn get_staged(&self, id: Uuid, max_bytes: u64) -> Result<Staged, StoreError> {
+        let key = self.key(&key::staging(id));
+        let object = match self.objects.get(&key).await {
+            Ok(object) => object,
+            Err(error) => {
+                return match self.sort_out(&key, &error) {
+                    StoreError::Missing(_) => Ok(Staged::Nothing),
+                    error => Err(error),
+                };
+            }
+        };
+        if object.meta.size > max_bytes {
+            return Ok(Staged::TooLong(object.meta.size));
+        }
+        let bytes = object.bytes().await;
+        bytes.map(Staged::Frame).map_err(|error| self.sort_out(&key, &error))
     }
 
-    fn sort_out(&self, key: &str, error: &object_store::Error) -> StoreError {
-        if matches!(error, object_store::Error::NotFound { .. }) {
-            return StoreError::Missing(key.to_owned());
+    /// Takes away what was put at a staging place; success when there was nothing.
+    pub(crate) async fn delete_staged(&self, id: Uuid) -> Result<(), StoreError> {
+        self.delete(&self.key(&key::staging(id))).await
+    }
+
+    async fn delete(&self, key: &Path) -> Result<(), StoreError> {
+        match self.objects.delete(key).await {
+            Ok(()) => Ok(()),
+            Err(error) => match self.sort_out(key, &error) {
+                StoreError::Missing(_) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn key(&self, path: &Path) -> Path {
+        self.prefix.parts().chain(path.parts()).collect()
+    }
+
+    fn describe(&self, error: &object_store::Error) -> String {
+        match self.dir {
+            Some(_) => error.to_string(),
+            None => s3::describe(error),
+        }
+    }
+
+    fn sort_out(&self, key: &Path, error: &object_store::Error) -> StoreError {
+        if matches!(error, object_store::Error::NotFound { .. }) && !s3::is_bucket_missing(error) {
+            return StoreError::Missing(key.to_string());
         }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(inner) = cause {
@@ -164,7 +339,7 @@ impl Store {
             }
             cause = inner.source();
         }
-        StoreError::Other(error.to_string())
+        StoreError::Other(self.describe(error))
     }
 }
 
@@ -183,65 +358,4 @@ async fn remove_partial(object: PathBuf) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What every store must do, whatever lies behind it.
-    async fn store_suite(store: &Store) {
-        let (id, other) = (Uuid::now_v7(), Uuid::now_v7());
-        assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
-        assert_eq!(store.frame_size(id).await.unwrap(), None);
-        for _ in 0..2 {
-            store.put_frame(id, Bytes::from_static(b"frame")).await.unwrap();
-        }
-        store.put_frame(other, Bytes::new()).await.unwrap();
-        assert_eq!(store.get_frame(id).await.unwrap(), "frame");
-        assert_eq!(store.get_frame(other).await.unwrap(), "");
-        assert_eq!(store.frame_size(id).await.unwrap(), Some(5));
-        assert_eq!(store.frame_size(other).await.unwrap(), Some(0));
-        for _ in 0..2 {
-            store.delete_frame(id).await.unwrap();
-        }
-        assert!(matches!(store.get_frame(id).await, Err(StoreError::Missing(_))));
-        assert_eq!(store.frame_size(other).await.unwrap(), Some(0), "its neighbour stays");
-    }
-
-    #[tokio::test]
-    async fn memory_and_folder_behave_alike() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", dir.path().join("store").display());
-        store_suite(&Store::open("memory:").unwrap()).await;
-        store_suite(&Store::open(&url).unwrap()).await;
-    }
-
-    #[tokio::test]
-    async fn deleting_takes_away_what_a_cut_put_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("file://{}", dir.path().display())).unwrap();
-        let id = Uuid::now_v7();
-        store.put_frame(id, Bytes::from_static(b"frame")).await.unwrap();
-        let object = dir.path().join(key::frame(id).as_ref());
-        for n in 1..3 {
-            std::fs::write(format!("{}#{n}", object.display()), "half").unwrap();
-        }
-        store.delete_frame(id).await.unwrap();
-        assert_eq!(std::fs::read_dir(object.parent().unwrap()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_folder_keeps_frames_between_starts_and_refuses_what_it_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let (url, id) = (format!("file://{}", dir.path().display()), Uuid::now_v7());
-        Store::open(&url)
-            .unwrap()
-            .put_frame(id, Bytes::from_static(b"x"))
-            .await
-            .unwrap();
-        assert_eq!(Store::open(&url).unwrap().get_frame(id).await.unwrap(), "x");
-        let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let error = Store::open(&format!("file://{}/inside", file.display())).unwrap_err();
-        assert!(error.contains("file/inside"), "{error}");
-        assert!(Store::open("ftp://host").unwrap_err().contains("`ftp://host`"));
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let app = open(&dir, Store::open("memory:").unwrap()).await;
+        let app = open(&dir, Store::in_memory()).await;
         let replica = open(&dir, app.store.clone()).await;
         Self { app, replica, dir }
     }

@@ -7,6 +7,7 @@ mod damage;
 #[expect(unreachable_pub, reason = "the integration tests share it")]
 mod database;
 mod delete;
+mod direct;
 pub(crate) mod fixture;
 mod lease;
 mod lease_again;

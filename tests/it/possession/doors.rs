@@ -60,6 +60,18 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
             ),
         ),
         (
+            "locate_chunks",
+            Json(
+                post.clone(),
+                format!("{run}/chunks/locations"),
+                json!({"digests": [things.chunk()]}),
+            ),
+        ),
+        (
+            "stage_frames",
+            Json(post.clone(), format!("{session}/staging"), json!({"n": 1})),
+        ),
+        (
             "create_push_session",
             Json(
                 post.clone(),

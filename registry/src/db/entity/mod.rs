@@ -17,6 +17,7 @@ pub(crate) mod revision_evaluation;
 pub(crate) mod run;
 pub(crate) mod sample_log;
 pub(crate) mod score;
+pub(crate) mod staging;
 pub(crate) mod suite;
 pub(crate) mod suite_pattern;
 pub(crate) mod tag;
