@@ -52,13 +52,14 @@ pub(crate) fn router(app: App) -> Router {
         .public_url
         .as_ref()
         .map(|url| vec![utoipa::openapi::Server::new(url.to_string())]);
+    let pages = web::router(&app, &document);
     let document = axum::Json(document);
     let router = api
         .route("/openapi.json", get(move || std::future::ready(document.clone())))
         .route("/healthz", get(|| std::future::ready(StatusCode::NO_CONTENT)))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .merge(web::router(&app));
+        .merge(pages);
     middleware::around(router, &app).with_state(app)
 }
 
