@@ -15,12 +15,17 @@ use kuva::render::theme::Theme;
 use maud::{Markup, PreEscaped, html};
 
 use super::curve::{Curve, Panel, Point};
-use super::part::{brief, count, number};
-use super::view::{Across, Scale, View};
+use super::part::{brief, count, name, number};
+use super::view::{Across, Panels, Scale, View};
 
-/// The drawing's own units; the page gives it the width that there is.
-const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 220.0;
+/// A drawing's width and height in its own units; the page gives it the width that there is.
+type Size = (f64, f64);
+
+/// One of several panels beside each other, or the only one on a narrow screen.
+const SMALL: Size = (400.0, 220.0);
+
+/// For many curves on each other, where there is room.
+const LARGE: Size = (640.0, 320.0);
 
 /// Colours in the style sheet; further curves have the same ones with another stroke.
 const COLORS: usize = 8;
@@ -42,8 +47,8 @@ struct Mark {
 #[derive(Debug, PartialEq)]
 struct Drawn {
     curves: Vec<Vec<Mark>>,
-    /// Where the axis across begins, when that is not for the drawing to choose.
-    x_min: Option<f64>,
+    /// From where to where a logarithmic axis across goes: the drawing would take whole powers of ten.
+    x_range: Option<(f64, f64)>,
     notes: Vec<String>,
 }
 
@@ -54,15 +59,19 @@ pub(super) fn figure(id: &str, panel: &Panel, view: &View) -> Markup {
     html! {
         figure.panel id=(id) {
             figcaption {
-                span.title { (panel.title) }
-                @if !panel.subtitle.is_empty() { " " span.metric { (panel.subtitle) } }
+                span.title { (name(&panel.title)) }
+                @if !panel.subtitle.is_empty() { " " span.metric { (name(&panel.subtitle)) } }
                 @if let [curve] = panel.curves.as_slice() { (last(curve)) }
             }
             @if drawn.curves.iter().all(Vec::is_empty) {
                 p.blank { "No point can be drawn in this view." }
             } @else {
-                svg.chart viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(description(panel, view)) {
-                    (PreEscaped(svg(&drawn, view)))
+                @match view.panels {
+                    Panels::Task => (picture("chart", SMALL, panel, &drawn, view)),
+                    Panels::Metric => {
+                        (picture("chart small", SMALL, panel, &drawn, view))
+                        (picture("chart large", LARGE, panel, &drawn, view))
+                    }
                 }
             }
             @if has_names {
@@ -73,6 +82,15 @@ pub(super) fn figure(id: &str, panel: &Panel, view: &View) -> Markup {
                 }
             }
             @for note in &drawn.notes { p.aside { (note) } }
+        }
+    }
+}
+
+fn picture(class: &str, size: Size, panel: &Panel, drawn: &Drawn, view: &View) -> Markup {
+    let (width, height) = size;
+    html! {
+        svg class=(class) viewBox=(format!("0 0 {width} {height}")) role="img" aria-label=(description(panel, view)) {
+            (PreEscaped(svg(size, drawn, view)))
         }
     }
 }
@@ -168,11 +186,10 @@ fn place(curves: &[Curve], view: &View) -> Drawn {
     }
     Drawn {
         curves,
-        x_min: if log_x {
-            first.map(|first| if at_zero { first / 2.0 } else { first })
-        } else {
-            None
-        },
+        x_range: first.filter(|_| log_x).map(|first| {
+            let most = all().filter_map(across).fold(first, f64::max);
+            (if at_zero { first / 2.0 } else { first }, most.max(first * 2.0))
+        }),
         notes,
     }
 }
@@ -185,7 +202,7 @@ fn points(n: usize) -> String {
     }
 }
 
-fn svg(drawn: &Drawn, view: &View) -> String {
+fn svg(size: Size, drawn: &Drawn, view: &View) -> String {
     let mut plots = Vec::new();
     for (i, marks) in drawn.curves.iter().enumerate() {
         if !marks.is_empty() {
@@ -197,7 +214,7 @@ fn svg(drawn: &Drawn, view: &View) -> String {
             plots.push(Plot::Scatter(dots(i, marks)));
         }
     }
-    let layout = layout(&plots, drawn, view);
+    let layout = layout(size, &plots, drawn, view);
     let mut scene = render_multiple(plots, layout);
     // It would add a style element, which the page's policy refuses; the style sheet has the rule.
     scene.has_tooltips = false;
@@ -255,11 +272,11 @@ fn dots(i: usize, marks: &[Mark]) -> ScatterPlot {
         .with_tooltip_labels(marks.iter().map(said))
 }
 
-fn layout(plots: &[Plot], drawn: &Drawn, view: &View) -> Layout {
+fn layout(size: Size, plots: &[Plot], drawn: &Drawn, view: &View) -> Layout {
     let short = || TickFormat::Custom(Arc::new(brief));
     let mut layout = Layout::auto_from_plots(plots)
-        .with_width(WIDTH)
-        .with_height(HEIGHT)
+        .with_width(size.0)
+        .with_height(size.1)
         .with_theme(theme())
         .with_font_family("system-ui, sans-serif")
         .with_tick_size(11)
@@ -272,8 +289,8 @@ fn layout(plots: &[Plot], drawn: &Drawn, view: &View) -> Layout {
         });
     if view.x_scale == Scale::Log {
         layout = layout.with_log_x();
-        if let Some(min) = drawn.x_min {
-            layout = layout.with_x_axis_min(min);
+        if let Some((min, max)) = drawn.x_range {
+            layout = layout.with_x_axis_min(min).with_x_axis_max(max);
         }
     }
     if view.y_scale == Scale::Log {

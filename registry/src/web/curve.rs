@@ -111,7 +111,9 @@ pub(super) fn labels(keys: &[&CurveKey]) -> Vec<String> {
         }
     }
     let label = |(key, parts): (&&CurveKey, &[(&str, String); 7])| {
-        let words = by.iter().map(|&i| match &parts[i] {
+        // Where more than the harness tells them apart, ours goes without saying.
+        let is_said = |i: &&usize| by.len() == 1 || parts[**i] != ("harness", OWN_HARNESS.to_owned());
+        let words = by.iter().filter(is_said).map(|&i| match &parts[i] {
             (name, value) if value.is_empty() => format!("no {name}"),
             ("task" | "metric" | "harness", value) => value.clone(),
             ("shots", n) => format!("{n}-shot"),
@@ -225,6 +227,6 @@ mod tests {
         let panels = panels(&curves(scores(), &view), &view);
         assert_eq!(panels.len(), 1);
         let labels: Vec<_> = panels[0].curves.iter().map(|curve| curve.label.as_str()).collect();
-        assert_eq!(labels, ["arc, fineline", "arc, lm-eval", "piqa, fineline"]);
+        assert_eq!(labels, ["arc", "arc, lm-eval", "piqa"]);
     }
 }

@@ -9,8 +9,21 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::layout::{Page, Section};
-use super::part::{command, wide};
+use super::part::{command, prose, wide};
 use super::visitor::Visitor;
+
+/// The tags in the order in which somebody meets what they are about; others come behind.
+const TAGS: &[&str] = &[
+    "runs",
+    "checkpoints",
+    "tags",
+    "suites",
+    "evaluations",
+    "scores",
+    "chunks",
+    "workers",
+    "tokens",
+];
 
 /// The document as the page shows it.
 pub(super) struct Document {
@@ -45,6 +58,7 @@ impl Document {
                 }
             }
         }
+        tags.sort_by_key(|(name, _)| TAGS.iter().position(|tag| tag == name).unwrap_or(TAGS.len()));
         let schemas: BTreeMap<&String, &Value> = entries(&document["components"]["schemas"]).collect();
         Self {
             version: text(&document["info"]["version"]).to_owned(),
@@ -133,17 +147,15 @@ fn title(tag: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Prose in which what stands in backticks is code.
-fn prose(text: &str) -> Markup {
-    html! { @for (i, part) in text.split('`').enumerate() { @if i % 2 == 0 { (part) } @else { code { (part) } } } }
-}
-
 impl Operation {
     fn show(&self) -> Markup {
         html! {
             article.operation aria-labelledby=(self.id) {
-                h3 id=(self.id) { span class=(format!("method {}", self.method)) { (self.method) } " " code { (self.path) } }
-                p { (prose(&self.text)) " " small { "operation " code { (self.id) } } }
+                h3 id=(self.id) {
+                    span class=(format!("method {}", self.method)) { (self.method) } " " code { (self.path) }
+                    " " small { (self.id) }
+                }
+                p { (prose(&self.text)) }
                 @if !self.parameters.is_empty() { (wide(&format!("Parameters of {}", self.id), &self.parameters())) }
                 @if let Some(body) = &self.body { p { "Body: " (content(body)) } }
                 ul.answers {
@@ -204,7 +216,8 @@ fn kind(schema: &Value) -> Markup {
     html! {
         @for (i, one) in types.iter().enumerate() {
             @if i > 0 { " or " }
-            @if *one == "array" { "list of " (kind(&schema["items"])) }
+            @if *one == "array" && schema["items"]["type"] == "integer" && schema["items"]["format"] == "int32" { "bytes" }
+            @else if *one == "array" { "list of " (kind(&schema["items"])) }
             @else if *one == "object" && schema.get("additionalProperties").is_some() { "map to " (kind(&schema["additionalProperties"])) }
             @else { (one) }
         }

@@ -69,15 +69,8 @@ pub(super) async fn show(
 fn refresh(item: &Evaluation, refreshes: bool) -> Option<Refresh> {
     let path = format!("/evaluations/{}", item.id);
     let is_open = [EvaluationState::Queued, EvaluationState::Leased].contains(&item.state);
-    is_open.then(|| {
-        if refreshes {
-            Refresh::On {
-                stop: format!("{path}?refresh=off"),
-            }
-        } else {
-            Refresh::Off { resume: path }
-        }
-    })
+    let other = if refreshes { format!("{path}?refresh=off") } else { path };
+    is_open.then(|| Refresh::new(refreshes, other))
 }
 
 pub(super) async fn retry(

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::csrf::Csrf;
 use super::layout::{self, Page, Refresh, Section};
-use super::part::{command, count, empty, evaluation_state, evaluation_word, tile, time, wide};
+use super::part::{command, count, empty, evaluation_state, evaluation_word, prose, tile, time, took, wide};
 use super::visitor::{Reader, Visitor};
 use crate::app::App;
 use crate::auth::Caller;
@@ -154,13 +154,8 @@ impl EvaluationsPage {
             refresh: (!is_off).then_some(Switch::Off),
             ..self.query.clone()
         };
-        let other = other.link();
-        let refresh = if is_off {
-            Refresh::Off { resume: other }
-        } else {
-            Refresh::On { stop: other }
-        };
-        (is(EvaluationState::Queued) || is(EvaluationState::Leased)).then_some(refresh)
+        let under_way = is(EvaluationState::Queued) || is(EvaluationState::Leased);
+        under_way.then(|| Refresh::new(!is_off, other.link()))
     }
 
     /// The page of one state, or of all.
@@ -237,12 +232,10 @@ pub(super) fn table(visitor: &Visitor, items: &[Evaluation], may_write: bool) ->
             thead {
                 tr {
                     th scope="col" { "state" }
-                    th scope="col" { "step" }
-                    th scope="col" { "suite" }
-                    th scope="col" { "what of it" }
+                    th scope="col" { "evaluation" }
                     th scope="col" { "worker" }
                     th scope="col" { "since (UTC)" }
-                    @if may_write { th scope="col" { "act" } }
+                    @if may_write { th scope="col" { "action" } }
                 }
             }
             tbody { @for item in items { (row(visitor, item, may_write)) } }
@@ -252,14 +245,19 @@ pub(super) fn table(visitor: &Visitor, items: &[Evaluation], may_write: bool) ->
 
 fn row(visitor: &Visitor, item: &Evaluation, may_write: bool) -> Markup {
     let since = item.finished_at.or(item.started_at).unwrap_or(item.created_at);
+    let lasted = item
+        .started_at
+        .zip(item.finished_at)
+        .filter(|_| item.state == EvaluationState::Done);
     html! {
         tr {
             td { a href=(visitor.link(&format!("/evaluations/{}", item.id))) { (evaluation_state(item.state)) } }
-            th.name scope="row" { (of(visitor, item)) }
-            td { (item.suite) br; small { (item.dtype) } }
-            td.why { (what(item)) }
+            th.why scope="row" {
+                (of(visitor, item)) " " small { (item.suite) ", " (item.dtype) }
+                div { (what(item)) }
+            }
             td { (item.worker.as_deref().unwrap_or_default()) }
-            td.time { (time(since)) }
+            td.time { (time(since)) @if let Some((from, to)) = lasted { " " small { "took " (took(from, to)) } } }
             @if may_write { td { (act(visitor, item)) } }
         }
     }
@@ -288,10 +286,10 @@ pub(super) fn what(item: &Evaluation) -> Markup {
                 None => small { "the worker has said nothing yet" },
             }
         } @else if let Some(reason) = &item.reason {
-            (reason)
+            (prose(reason))
         }
         @if item.n_failures + item.n_expiries > 0 {
-            br; small { "tries that failed: " (item.n_failures) ", that fell silent: " (item.n_expiries) }
+            " " small { "tries that failed: " (item.n_failures) ", that fell silent: " (item.n_expiries) }
         }
     }
 }

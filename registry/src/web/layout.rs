@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
+use super::part::prose;
 use super::visitor::Visitor;
 use crate::error::ApiError;
 
@@ -33,6 +34,17 @@ pub(super) enum Refresh {
     On { stop: String },
     /// So it is, and the reader stopped it.
     Off { resume: String },
+}
+
+impl Refresh {
+    /// `other` is the page with the other choice.
+    pub(super) fn new(is_on: bool, other: String) -> Self {
+        if is_on {
+            Self::On { stop: other }
+        } else {
+            Self::Off { resume: other }
+        }
+    }
 }
 
 /// Seconds after which a page on which work is under way is loaded again.
@@ -180,10 +192,6 @@ fn who(visitor: &Visitor, has_login_link: bool) -> Markup {
 
 /// What an error says, and what to do; what stands in backticks is code.
 pub(super) fn told(error: &ApiError) -> Markup {
-    let prose = |text: &str| {
-        let parts: Vec<String> = text.split('`').map(str::to_owned).collect();
-        html! { @for (i, part) in parts.iter().enumerate() { @if i % 2 == 0 { (part) } @else { code { (part) } } } }
-    };
     html! { (prose(&error.to_string())) @if let Some(hint) = error.hint_text() { br; small { (prose(hint)) } } }
 }
 

@@ -1,13 +1,14 @@
 //! The pages: logging in, runs with their curves and steps, checkpoints, evaluations, and the API's documentation.
 //!
-//! `visitor` says who looks, `csrf` guards every form, `layout` and `part` are what pages share; `view`, `curve`, `chart` and
-//! `steps` belong to a run's page; the rest is a page a file.
+//! `visitor` says who looks, `csrf` guards every form, `layout` and `part` are what pages share; `view`, `controls`,
+//! `curve`, `chart` and `steps` belong to a run's page; the rest is a page a file.
 //!
 //! **Invariant:** everything that comes from outside is escaped by construction (maud), no page loads anything from
 //! elsewhere or runs a script, and nothing here changes anything but by a form that came through [`csrf::guard`].
 
 mod chart;
 mod checkpoint;
+mod controls;
 mod csrf;
 mod curve;
 mod docs;

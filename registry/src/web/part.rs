@@ -26,23 +26,27 @@ pub(super) fn brief(value: f64) -> String {
         .find(|(unit, _)| size >= *unit);
     let text = match scaled {
         _ if size >= 1e15 => return format!("{value:.0e}"),
-        Some((unit, letter)) => return format!("{}{letter}", plain(format!("{:.2}", value / unit))),
+        Some((unit, letter)) => return format!("{}{letter}", plain(&format!("{:.2}", value / unit))),
         None if size >= 0.001 || size == 0.0 => format!("{value:.3}"),
         None => return format!("{value:.1e}"),
     };
-    plain(text)
+    plain(&text)
 }
 
 /// Decimals without the zeros at their end.
-fn plain(decimals: String) -> String {
+fn plain(decimals: &str) -> String {
     let text = decimals.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// Three places for what is near one, three digits for the rest.
+/// Three places for what is near one, and no more digits than somebody compares for the rest.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
-        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 1e6 => brief(value),
+        size if size >= 1000.0 => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", count(size.round() as u64))
+        }
         size if size >= 0.001 || size == 0.0 => format!("{value:.3}"),
         _ => format!("{value:.1e}"),
     }
@@ -66,6 +70,25 @@ pub(super) fn time(at: DateTime<Utc>) -> Markup {
 pub(super) fn digest(digest: &Digest) -> Markup {
     let text = digest.to_string();
     html! { code.digest title=(text) { (text) } }
+}
+
+/// A name that may be long, broken where its words end.
+pub(super) fn name(text: &str) -> Markup {
+    html! { @for part in text.split_inclusive(['_', '-', '/', '.']) { (part) wbr; } }
+}
+
+/// Prose in which what stands in backticks is code.
+pub(super) fn prose(text: &str) -> Markup {
+    html! { @for (i, part) in text.split('`').enumerate() { @if i % 2 == 0 { (part) } @else { code { (part) } } } }
+}
+
+/// How long something took.
+pub(super) fn took(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    match (to - from).num_seconds().max(0) {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min {} s", s / 60, s % 60),
+        s => format!("{} h {} min", s / 3600, s / 60 % 60),
+    }
 }
 
 /// A state in a word and a colour.
@@ -128,8 +151,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short_whatever_their_size() {
-        let shown = [0.0, 0.25, 1.9988, 12461272.2, 0.0000123].map(number);
-        assert_eq!(shown, ["0.000", "0.250", "1.999", "12461272", "1.2e-5"]);
+        let shown = [0.0, 0.25, 1.9988, -46127.2, 12461272.2, 0.0000123].map(number);
+        assert_eq!(shown, ["0.000", "0.250", "1.999", "-46,127", "12.46M", "1.2e-5"]);
         let shown = [0.0, 0.25, 512.0, -1500.0, 6144000.0, 1.2e13, 0.0000123, 3e15].map(brief);
         assert_eq!(shown, ["0", "0.25", "512", "-1.5k", "6.14M", "12T", "1.2e-5", "3e15"]);
         assert_eq!([0, 999, 1000, 1234567].map(count), ["0", "999", "1,000", "1,234,567"]);

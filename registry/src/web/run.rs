@@ -2,7 +2,7 @@
 //! as CSV.
 //!
 //! [`read`] gathers everything that the page says, within one window of steps, so that picture and table are of the same
-//! numbers. `steps` is the table.
+//! numbers. `controls` is what can be chosen, `chart` the picture, `steps` the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,12 @@ use maud::{Markup, html};
 
 use super::MAX_ROWS;
 use super::chart;
+use super::controls;
 use super::curve::{self, Curve, Curves, Panel, Point};
 use super::layout::{self, Page, Refresh, Section};
 use super::part::{brief, command, count, empty, evaluation_word, number, tile, time};
 use super::steps;
-use super::view::{Across, Panels, Scale, View, toggle};
+use super::view::{Panels, View};
 use super::visitor::{Reader, Visitor};
 use crate::app::App;
 use crate::auth::Caller;
@@ -40,7 +41,7 @@ pub(super) struct RunPage {
     pub(super) run: Run,
     pub(super) view: View,
     /// Every task and metric that the run has scores of, whatever is shown of them.
-    measured: BTreeSet<(String, String)>,
+    pub(super) measured: BTreeSet<(String, String)>,
     pub(super) curves: Curves,
     pub(super) rows: Vec<Checkpoint>,
     /// The first step behind those shown.
@@ -174,7 +175,8 @@ impl RunPage {
         format!("/runs/{}", self.run.run)
     }
 
-    fn link(&self, query: &str) -> String {
+    /// This page with another query.
+    pub(super) fn link(&self, query: &str) -> String {
         format!("{}{query}", self.path())
     }
 
@@ -184,13 +186,7 @@ impl RunPage {
         let under_way =
             working(EvaluationState::Queued) || working(EvaluationState::Leased) || self.rows.iter().any(coming);
         let other = self.link(&self.view.but(|view| view.refresh = !view.refresh));
-        under_way.then(|| {
-            if self.view.refresh {
-                Refresh::On { stop: other }
-            } else {
-                Refresh::Off { resume: other }
-            }
-        })
+        under_way.then(|| Refresh::new(self.view.refresh, other))
     }
 
     /// The training loss, as the pushes said it.
@@ -328,12 +324,12 @@ fn pictures(visitor: &Visitor, page: &RunPage) -> Markup {
             @if page.measured.is_empty() {
                 (unscored(page))
             } @else {
-                (controls(visitor, page))
+                (controls::show(visitor, page))
                 @if n_panels == 0 {
                     (empty("This view shows no score.", &html! { p { a href=(visitor.link(&page.path())) { "Show everything" } } }))
                 }
             }
-            div.panels {
+            div class=(if page.view.panels == Panels::Metric { "panels large" } else { "panels" }) {
                 @if let Some(loss) = &loss { (chart::figure("loss", loss, &page.view)) }
                 @for (i, panel) in panels.iter().enumerate() {
                     (chart::figure(&format!("panel-{i}"), panel, &page.view))
@@ -359,81 +355,6 @@ fn unscored(page: &RunPage) -> Markup {
             (command(&bind))
         },
     )
-}
-
-/// What can be chosen, each a link to the view that it makes.
-fn controls(visitor: &Visitor, page: &RunPage) -> Markup {
-    let view = &page.view;
-    let tasks: BTreeSet<&str> = page.measured.iter().map(|(task, _)| task.as_str()).collect();
-    let metrics: BTreeSet<&str> = page.measured.iter().map(|(_, metric)| metric.as_str()).collect();
-    let link = |query: String| visitor.link(&page.link(&query));
-    let names = |all: &BTreeSet<&str>, chosen: fn(&mut View) -> &mut BTreeSet<String>| -> Vec<(String, bool, String)> {
-        let mut copy = view.clone();
-        let now = chosen(&mut copy).clone();
-        let everything = (
-            "all".to_owned(),
-            now.is_empty(),
-            link(view.but(|view| chosen(view).clear())),
-        );
-        let one = |name: &&str| {
-            let query = view.but(|view| toggle(chosen(view), name));
-            ((*name).to_owned(), now.contains(*name), link(query))
-        };
-        std::iter::once(everything).chain(all.iter().map(one)).collect()
-    };
-    let choice = |name: &str, is: bool, change: fn(&mut View)| (name.to_owned(), is, link(view.but(change)));
-    let across = [
-        choice("steps", view.across == Across::Step, |view| view.across = Across::Step),
-        choice("tokens", view.across == Across::Tokens, |view| {
-            view.across = Across::Tokens
-        }),
-    ];
-    let x_scale = [
-        choice("linear", view.x_scale == Scale::Linear, |view| {
-            view.x_scale = Scale::Linear
-        }),
-        choice("log", view.x_scale == Scale::Log, |view| view.x_scale = Scale::Log),
-    ];
-    let y_scale = [
-        choice("linear", view.y_scale == Scale::Linear, |view| {
-            view.y_scale = Scale::Linear
-        }),
-        choice("log", view.y_scale == Scale::Log, |view| view.y_scale = Scale::Log),
-    ];
-    let stderr = [
-        choice("shown", view.stderr, |view| view.stderr = true),
-        choice("hidden", !view.stderr, |view| view.stderr = false),
-    ];
-    let panels = [
-        choice("task", view.panels == Panels::Task, |view| view.panels = Panels::Task),
-        choice("metric", view.panels == Panels::Metric, |view| {
-            view.panels = Panels::Metric
-        }),
-    ];
-    html! {
-        nav.controls aria-label="View" {
-            (choices("tasks", "chips", &names(&tasks, |view| &mut view.tasks)))
-            @if metrics.len() > 1 { (choices("metrics", "chips", &names(&metrics, |view| &mut view.metrics))) }
-            (choices("a panel for each", "segments", &panels))
-            (choices("across", "segments", &across))
-            (choices("x axis", "segments", &x_scale))
-            (choices("y axis", "segments", &y_scale))
-            (choices("standard errors", "segments", &stderr))
-        }
-    }
-}
-
-fn choices(name: &str, class: &str, choices: &[(String, bool, String)]) -> Markup {
-    html! {
-        div.choice {
-            span { (name) }
-            ul class=(class) aria-label=(name) {
-                @for (name, is_chosen, link) in choices {
-                    li { a href=(link) aria-current=[is_chosen.then_some("true")] { (name) } }
-                }
-            }
-        }
-    }
 }
 
 /// The way to the steps that are not in this window.

@@ -7,7 +7,7 @@ use fineline_api::{Checkpoint, CheckpointState};
 use maud::{Markup, html};
 
 use super::curve::{CurveKey, labels};
-use super::part::{badge, checkpoint_state, count, number, wide};
+use super::part::{badge, checkpoint_state, count, name, number, wide};
 use super::run::{RunPage, was_ready};
 use super::visitor::Visitor;
 
@@ -22,7 +22,7 @@ pub(super) fn table(visitor: &Visitor, page: &RunPage) -> Markup {
                     th.number scope="col" { "loss" }
                     th scope="col" { "state" }
                     @for (key, label) in keys.iter().zip(column_labels(&keys)) {
-                        th.number.score scope="col" { (key.task) br; small { (key.metric) @if !label.is_empty() { " (" (label) ")" } } }
+                        th.number.score scope="col" { (name(&key.task)) br; small { (name(&key.metric)) @if !label.is_empty() { " (" (label) ")" } } }
                     }
                 }
             }

@@ -22,7 +22,7 @@ let nChecks = 0;
 const short = [];
 function check(text, holds, found) {
     nChecks += 1;
-    if (!holds) short.push(`${text}${found === undefined ? "" : `: ${JSON.stringify(found)}`}`);
+    if (!holds) short.push(`${text}${found === undefined ? "" : `: ${JSON.stringify(found).slice(0, 600)}`}`);
 }
 
 async function api(path) {
@@ -118,8 +118,8 @@ const readNumbers = () => {
     const columns = {};
     heads.forEach((head, i) => {
         if (!head.classList.contains("score")) return;
-        const metric = text(head.querySelector("small")).split(" (")[0];
-        const key = `${text(head.childNodes[0])} ${metric}`;
+        const small = head.querySelector("small");
+        const key = `${text(head).slice(0, -text(small).length).trim()} ${text(small).split(" (")[0]}`;
         const cells = rows.map((row) => row.children[i]).filter((cell) => cell.querySelector("data"));
         columns[key] = (columns[key] ?? []).concat(cells.map(text));
     });
