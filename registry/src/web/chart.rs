@@ -61,7 +61,7 @@ pub(super) fn figure(id: &str, panel: &Panel, view: &View) -> Markup {
             figcaption {
                 span.title { (name(&panel.title)) }
                 @if !panel.subtitle.is_empty() { " " span.metric { (name(&panel.subtitle)) } }
-                @if let [curve] = panel.curves.as_slice() { (last(curve)) }
+                @if let ([curve], false) = (panel.curves.as_slice(), has_names) { (last(curve)) }
             }
             @if drawn.curves.iter().all(Vec::is_empty) {
                 p.blank { "No point can be drawn in this view." }
@@ -77,7 +77,7 @@ pub(super) fn figure(id: &str, panel: &Panel, view: &View) -> Markup {
             @if has_names {
                 ul.legend {
                     @for (i, curve) in panel.curves.iter().enumerate() {
-                        li { span class=(format!("key c{} d{}", i % COLORS, i / COLORS % 4)) {} " " (curve.label) }
+                        li { span class=(format!("key c{} d{}", i % COLORS, i / COLORS % 4)) {} " " (curve.label) " " (last(curve)) }
                     }
                 }
             }
@@ -95,7 +95,7 @@ fn picture(class: &str, size: Size, panel: &Panel, drawn: &Drawn, view: &View) -
     }
 }
 
-/// The newest value, beside the title.
+/// The newest value, beside the title or the curve's name.
 fn last(curve: &Curve) -> Markup {
     html! {
         @if let Some(point) = curve.points.last() {
@@ -138,7 +138,8 @@ fn place(curves: &[Curve], view: &View) -> Drawn {
     let first = least(&mut all().filter_map(across));
     let bottom = least(&mut all().map(|point| point.value));
     let (log_x, log_y) = (view.x_scale == Scale::Log, view.y_scale == Scale::Log);
-    let (mut no_tokens, mut not_positive, mut at_zero) = (0, 0, false);
+    let has_zero = log_x && all().filter_map(across).any(|x| x <= 0.0);
+    let (mut no_tokens, mut not_positive) = (0, 0);
     let mut mark = |point: &Point| {
         let Some(mut x) = across(point) else {
             no_tokens += 1;
@@ -149,7 +150,6 @@ fn place(curves: &[Curve], view: &View) -> Drawn {
             return None;
         }
         if log_x && x <= 0.0 {
-            at_zero = true;
             x = first.unwrap_or(1.0) / 2.0;
         }
         let stderr = point.stderr.filter(|_| view.stderr).unwrap_or(0.0);
@@ -181,14 +181,11 @@ fn place(curves: &[Curve], view: &View) -> Drawn {
             points(not_positive)
         ));
     }
-    if at_zero {
-        notes.push("The leftmost point stands for 0.".to_owned());
-    }
     Drawn {
         curves,
         x_range: first.filter(|_| log_x).map(|first| {
             let most = all().filter_map(across).fold(first, f64::max);
-            (if at_zero { first / 2.0 } else { first }, most.max(first * 2.0))
+            (if has_zero { first / 2.0 } else { first }, most.max(first * 2.0))
         }),
         notes,
     }
@@ -368,7 +365,11 @@ mod tests {
             .map(|mark| (mark.x, mark.low, mark.high))
             .collect();
         assert_eq!(marks, [(1.0, 2.0, 7.0), (4.0, 1.5, 2.5)]);
-        assert_eq!(drawn.notes.len(), 2, "{:?}", drawn.notes);
+        assert_eq!(drawn.x_range, Some((1.0, 4.0)));
+        assert_eq!(
+            drawn.notes,
+            ["1 point is not drawn: a logarithmic axis begins above 0."]
+        );
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
-use super::part::name;
 use super::run::RunPage;
 use super::view::{Across, Panels, Scale, View, toggle};
 use super::visitor::Visitor;
@@ -103,7 +102,7 @@ fn choices(title: &str, class: &str, choices: &[Choice]) -> Markup {
             span { (title) }
             ul class=(class) aria-label=(title) {
                 @for (word, is_made, link) in choices {
-                    li { a href=(link) aria-current=[is_made.then_some("true")] { (name(word)) } }
+                    li { a href=(link) title=(word) aria-current=[is_made.then_some("true")] { (word) } }
                 }
             }
         }

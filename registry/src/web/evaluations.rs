@@ -256,7 +256,7 @@ fn row(visitor: &Visitor, item: &Evaluation, may_write: bool) -> Markup {
                 (of(visitor, item)) " " small { (item.suite) ", " (item.dtype) }
                 div { (what(item)) }
             }
-            td { (item.worker.as_deref().unwrap_or_default()) }
+            td.worker { (item.worker.as_deref().unwrap_or_default()) }
             td.time { (time(since)) @if let Some((from, to)) = lasted { " " small { "took " (took(from, to)) } } }
             @if may_write { td { (act(visitor, item)) } }
         }

@@ -19,7 +19,7 @@ use super::curve::{self, Curve, Curves, Panel, Point};
 use super::layout::{self, Page, Refresh, Section};
 use super::part::{brief, command, count, empty, evaluation_word, number, tile, time};
 use super::steps;
-use super::view::{Panels, View};
+use super::view::{Panels, Scale, View};
 use super::visitor::{Reader, Visitor};
 use crate::app::App;
 use crate::auth::Caller;
@@ -328,6 +328,9 @@ fn pictures(visitor: &Visitor, page: &RunPage) -> Markup {
                 @if n_panels == 0 {
                     (empty("This view shows no score.", &html! { p { a href=(visitor.link(&page.path())) { "Show everything" } } }))
                 }
+            }
+            @if page.view.x_scale == Scale::Log {
+                p.aside { "A logarithmic axis has no 0: the first point of a curve that begins there stands at its left end." }
             }
             div class=(if page.view.panels == Panels::Metric { "panels large" } else { "panels" }) {
                 @if let Some(loss) = &loss { (chart::figure("loss", loss, &page.view)) }
