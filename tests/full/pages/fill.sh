@@ -1,4 +1,4 @@
-# Fills a registry as a lab does in its first week: the 21 steps of the real run with their curves, scores of another
+# Fills a registry as a lab does in its first week: steps of the real run with their curves, scores of another
 # harness beside ours, a tag, a run whose model nobody takes, one that fails, names as long as they may be.
 # shellcheck shell=bash
 
@@ -10,8 +10,8 @@ fineline run create lab/small-llama --parameters 1895840 --architecture LlamaFor
     --description "LLaMA, 4 layers, d = 160, vocabulary 2048: the run that the figures are from." >/dev/null
 fineline suite apply "$work/language.yaml" --run 'lab/small-*' >/dev/null
 fineline suite apply "$work/knowledge.yaml" --run 'lab/small-*' >/dev/null
-for dir in "$data"/run/step-*; do
-    fineline push lab/small-llama $((10#${dir##*step-})) "$dir" >/dev/null
+for step in 0 1 4 16 64 256 512 1000 1500 2000 2500 3000; do
+    fineline push lab/small-llama "$step" "$data/run/step-$(printf %06d "$step")" >/dev/null
 done
 for step in 512 3000; do
     fineline scores post "lab/small-llama@$step" "$work/lm-eval-$step.json" --harness lm-eval --harness-version 0.4.13 >/dev/null
@@ -35,4 +35,5 @@ fineline push lab/broken 100 "$work/broken" >/dev/null
 begun=$SECONDS
 check "every step of the real run is scored" fineline wait lab/small-llama --timeout 3000
 echo "  evaluated in $((SECONDS - begun)) s"
-check "what can't be computed fails" refused . fineline wait lab/broken --timeout 600
+fineline wait lab/broken --timeout 600 >/dev/null 2>&1 || true
+check "what can't be computed fails, and says why" grep -q 'embed_tokens' <<<"$(fineline eval list lab/broken --state failed)"
