@@ -132,7 +132,7 @@ pub(super) fn tile(name: &str, value: &Markup) -> Markup {
 
 /// A table that scrolls inside its own box, which the keyboard reaches too.
 pub(super) fn wide(label: &str, table: &Markup) -> Markup {
-    html! { div.wide role="region" aria-label=(label) tabindex="0" { (table) } }
+    html! { div.wide role="group" aria-label=(label) tabindex="0" { (table) } }
 }
 
 /// A command to be copied.

@@ -37,34 +37,35 @@ async function evaluation(state) {
     return items[0];
 }
 
-// What is opened: a name, a path, and what differs from the usual. `shot` says how a picture is taken: of the whole page or
-// of its beginning.
+// What is opened: a name, a path, and what differs from the usual. `shot` says in which forms a picture is kept.
+const ALL = /./;
+const ONE = /^wide-light$/;
 async function pages() {
     const run = "/runs/lab/small-llama";
     const [done, failed, leased, queued] = await Promise.all(["done", "failed", "leased", "queued"].map(evaluation));
     return [
         { name: "login", path: "/login", anonymous: true },
-        { name: "runs", path: "/", shot: true },
+        { name: "runs", path: "/", shot: ALL },
         { name: "runs-pattern", path: "/?pattern=lab/*" },
-        { name: "run", path: `${run}?x_scale=log`, shot: true },
+        { name: "run", path: `${run}?x_scale=log`, shot: ALL },
         { name: "run-usual", path: run },
         { name: "run-tokens", path: `${run}?x=tokens&y_scale=log&x_scale=log&stderr=off` },
-        { name: "run-metric", path: `${run}?metric=acc&panels=metric&x_scale=log`, shot: true },
+        { name: "run-metric", path: `${run}?metric=acc&panels=metric&x_scale=log`, shot: ONE },
         { name: "run-window", path: `${run}?from=500&to=1500&task=local_piqa` },
         { name: "run-nothing", path: `${run}?task=unknown` },
         { name: "run-empty", path: "/runs/lab/empty" },
         { name: "run-long-name", path: `/runs/${LONG}` },
-        { name: "checkpoint", path: `${run}/checkpoints/3000`, shot: true },
+        { name: "checkpoint", path: `${run}/checkpoints/3000`, shot: ALL },
         { name: "checkpoint-by-tag", path: `${run}/checkpoints/best%2Fbits-per-byte` },
         { name: "checkpoint-long-name", path: `/runs/${LONG}/checkpoints/1` },
-        { name: "evaluations", path: "/evaluations?refresh=off", shot: true },
+        { name: "evaluations", path: "/evaluations?refresh=off", shot: ALL },
         { name: "evaluations-done", path: "/evaluations?state=done" },
         { name: "evaluations-run", path: "/evaluations?run=lab/small-llama" },
         { name: "evaluation-done", path: `/evaluations/${done.id}` },
-        { name: "evaluation-failed", path: `/evaluations/${failed.id}`, shot: true },
+        { name: "evaluation-failed", path: `/evaluations/${failed.id}`, shot: ONE },
         { name: "evaluation-leased", path: `/evaluations/${leased.id}?refresh=off` },
         { name: "evaluation-queued", path: `/evaluations/${queued.id}?refresh=off` },
-        { name: "docs", path: "/docs", shot: true },
+        { name: "docs", path: "/docs", shot: ALL },
         { name: "unknown-run", path: "/runs/lab/unknown", status: 404 },
         { name: "unknown-parameter", path: `${run}?colour=red`, status: 400 },
     ];
@@ -220,7 +221,8 @@ async function use(browser) {
                     check(`${which} answers ${status}`, answer.status() === status, answer.status());
                     await shape(page, which);
                     if (["run", "run-usual"].includes(name)) await curves(page, which);
-                    if (shot || process.env.ALL_PICTURES) await picture(page, `${name}-${size}-${colorScheme}`);
+                    const form = `${size}-${colorScheme}`;
+                    if (shot?.test(form) || process.env.ALL_PICTURES) await picture(page, `${name}-${form}`);
                     await audit(page, which);
                     await page.close();
                 }
