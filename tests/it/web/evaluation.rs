@@ -177,3 +177,22 @@ async fn a_foreign_evaluation_is_an_unknown_one() {
         StatusCode::BAD_REQUEST
     );
 }
+
+#[tokio::test]
+async fn what_waits_is_listed_by_age_and_what_ended_the_newest_first() {
+    let (server, first) = queued().await;
+    let second = queue(&server, 2).await;
+    let mut browser = admin(&server).await;
+    let steps = |page: &Answer| {
+        let links = page.attributes("href");
+        let steps = links
+            .iter()
+            .filter_map(|link| link.strip_prefix("/runs/lab/a/checkpoints/"));
+        steps.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&browser.get("/evaluations?state=queued").await), ["1", "2"]);
+    for evaluation in [first, second] {
+        server.admin.cancel_evaluation(evaluation.id).await.unwrap();
+    }
+    assert_eq!(steps(&browser.get("/evaluations?state=cancelled").await), ["2", "1"]);
+}
