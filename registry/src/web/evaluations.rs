@@ -227,6 +227,7 @@ fn section(visitor: &Visitor, page: &EvaluationsPage, list: &List) -> Markup {
 
 /// Evaluations, a row each, with what is to be said of it.
 pub(super) fn table(visitor: &Visitor, items: &[Evaluation], may_write: bool) -> Markup {
+    let has_actions = may_write && items.iter().any(|item| item.state != EvaluationState::Done);
     html! {
         table.evaluations {
             thead {
@@ -235,15 +236,15 @@ pub(super) fn table(visitor: &Visitor, items: &[Evaluation], may_write: bool) ->
                     th scope="col" { "evaluation" }
                     th scope="col" { "worker" }
                     th scope="col" { "since (UTC)" }
-                    @if may_write { th scope="col" { "action" } }
+                    @if has_actions { th scope="col" { "action" } }
                 }
             }
-            tbody { @for item in items { (row(visitor, item, may_write)) } }
+            tbody { @for item in items { (row(visitor, item, has_actions)) } }
         }
     }
 }
 
-fn row(visitor: &Visitor, item: &Evaluation, may_write: bool) -> Markup {
+fn row(visitor: &Visitor, item: &Evaluation, has_actions: bool) -> Markup {
     let since = item.finished_at.or(item.started_at).unwrap_or(item.created_at);
     let lasted = item
         .started_at
@@ -258,7 +259,7 @@ fn row(visitor: &Visitor, item: &Evaluation, may_write: bool) -> Markup {
             }
             td.worker { (item.worker.as_deref().unwrap_or_default()) }
             td.time { (time(since)) @if let Some((from, to)) = lasted { " " small { "took " (took(from, to)) } } }
-            @if may_write { td { (act(visitor, item)) } }
+            @if has_actions { td { (act(visitor, item)) } }
         }
     }
 }
@@ -289,7 +290,7 @@ pub(super) fn what(item: &Evaluation) -> Markup {
             (prose(reason))
         }
         @if item.n_failures + item.n_expiries > 0 {
-            " " small { "tries that failed: " (item.n_failures) ", that fell silent: " (item.n_expiries) }
+            br; small { "tries that failed: " (item.n_failures) ", that fell silent: " (item.n_expiries) }
         }
     }
 }
