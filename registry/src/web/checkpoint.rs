@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::evaluations;
 use super::layout::{self, Page, Section};
-use super::part::{brief, bytes, command, count, digest, number, tile, time, wide};
+use super::part::{brief, bytes, command, count, digest, name, number, tile, time, wide};
 use super::steps::{notes, state};
 use super::visitor::{Reader, Visitor};
 use crate::app::App;
@@ -68,8 +68,8 @@ pub(super) async fn show(
     let visitor = &reader.visitor;
     let found = async {
         let path = path?.0;
-        let name = run_name(&path.namespace, &path.name)?;
-        read(&app, &reader.caller, &name, &path.reference, query?.0).await
+        let run = run_name(&path.namespace, &path.name)?;
+        read(&app, &reader.caller, &run, &path.reference, query?.0).await
     };
     match found.await {
         Ok(page) => {
@@ -216,8 +216,7 @@ fn scores(scores: &[Score]) -> Markup {
         table {
             thead {
                 tr {
-                    th scope="col" { "task" }
-                    th scope="col" { "metric" }
+                    th scope="col" { "task and metric" }
                     th.number scope="col" { "value" }
                     th.number scope="col" { "samples" }
                     th.number scope="col" { "shots" }
@@ -228,8 +227,9 @@ fn scores(scores: &[Score]) -> Markup {
             tbody {
                 @for score in scores {
                     tr {
-                        th.name scope="row" { (score.task) }
-                        td.name { (score.metric) @if score.filter != "none" { " " small { (score.filter) } } }
+                        th.name scope="row" {
+                            (name(&score.task)) " " small { (name(&score.metric)) @if score.filter != "none" { ", " (score.filter) } }
+                        }
                         td.number {
                             data value=(score.value) { (number(score.value)) }
                             @if let Some(stderr) = score.stderr { small { " ± " (number(stderr)) } }

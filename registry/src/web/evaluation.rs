@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::evaluations::{act, of, what};
 use super::layout::{self, Page, Refresh, Section};
-use super::part::{count, digest, evaluation_state, number, time, wide};
+use super::part::{count, digest, evaluation_state, name, number, time, wide};
 use super::run::Parts;
 use super::visitor::{Reader, Visitor};
 use crate::app::App;
@@ -143,8 +143,7 @@ fn table(scores: &BTreeMap<String, Vec<TaskScore>>) -> Markup {
         table {
             thead {
                 tr {
-                    th scope="col" { "task" }
-                    th scope="col" { "metric" }
+                    th scope="col" { "task and metric" }
                     th.number scope="col" { "value" }
                     th.number scope="col" { "samples" }
                     th.number scope="col" { "shots" }
@@ -154,8 +153,9 @@ fn table(scores: &BTreeMap<String, Vec<TaskScore>>) -> Markup {
             tbody {
                 @for (task, score) in scores.iter().flat_map(|(task, scores)| scores.iter().map(move |score| (task, score))) {
                     tr {
-                        th.name scope="row" { (task) }
-                        td { (score.metric) @if score.filter != "none" { " " small { (score.filter) } } }
+                        th.name scope="row" {
+                            (name(task)) " " small { (name(&score.metric)) @if score.filter != "none" { ", " (score.filter) } }
+                        }
                         td.number {
                             data value=(score.value) { (number(score.value)) }
                             @if let Some(stderr) = score.stderr { small { " ± " (number(stderr)) } }
