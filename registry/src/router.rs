@@ -50,10 +50,11 @@ pub(crate) fn router(app: App) -> Router {
         .public_url
         .as_ref()
         .map(|url| vec![utoipa::openapi::Server::new(url.to_string())]);
+    let pages = web::router(&app, &document);
     let document = axum::Json(document);
     let router = api
         .route("/openapi.json", get(move || std::future::ready(document.clone())))
         .merge(routes::operator::router())
-        .merge(web::router(&app));
+        .merge(pages);
     middleware::around(router, &app).with_state(app)
 }

@@ -147,7 +147,10 @@ async fn what_was_measured_of_a_deleted_step_stays_unless_it_is_asked_for() {
         .collect();
     assert_eq!(left, [(1, true), (3, false)]);
     let page = page(&server).await;
-    let rows = |step: u64| page.matches(&format!("<td class=\"number\">{step}</td>")).count();
+    let rows = |step: u64| {
+        page.matches(&format!("<tr><th class=\"number\" scope=\"row\">{step}</th>"))
+            .count()
+    };
     assert!(page.contains("deleted") && rows(1) == 1 && rows(2) == 0, "{page}");
     let evaluations = server
         .admin

@@ -17,8 +17,22 @@ const MAX_PART_BYTES: usize = 96;
 
 /// Names that a URL of the server itself begins with, now or later.
 const RESERVED_NAMESPACES: &[&str] = &[
-    "api", "assets", "datasets", "docs", "healthz", "login", "logout", "metrics", "models", "new", "readyz", "runs",
-    "settings", "spaces", "suites",
+    "api",
+    "assets",
+    "datasets",
+    "docs",
+    "evaluations",
+    "healthz",
+    "login",
+    "logout",
+    "metrics",
+    "models",
+    "new",
+    "readyz",
+    "runs",
+    "settings",
+    "spaces",
+    "suites",
 ];
 
 /// `namespace/name`: each part by the Hub's grammar (letters, digits, `.`, `_`, `-`; no `--` or `..`; neither begins

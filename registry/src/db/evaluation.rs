@@ -1,13 +1,13 @@
 //! Evaluations, who holds them, and the workers that ask for them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fineline_api::{CheckpointState, Evaluation, EvaluationCounts, EvaluationState, RunPattern};
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, JoinType,
-    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, RelationDef,
+    Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, RelationDef,
 };
 use uuid::Uuid;
 
@@ -310,6 +310,8 @@ pub(crate) struct EvaluationFilter {
     pub(crate) revision_id: Option<i64>,
     pub(crate) id: Option<Uuid>,
     pub(crate) state: Option<EvaluationState>,
+    /// In the other order than usual.
+    pub(crate) newest_first: bool,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -322,8 +324,8 @@ struct Names {
     checkpoint_digest: Option<Vec<u8>>,
 }
 
-/// Evaluations as the API shows them, by id, those after `after` only: of runs that `pattern` matches, each shown for the
-/// run and step that it was queued for.
+/// Evaluations as the API shows them, by id, which is by age, those behind `after` only: of runs that `pattern` matches, each
+/// shown for the run and step that it was queued for.
 pub(crate) async fn list(
     conn: &impl ConnectionTrait,
     pattern: &RunPattern,
@@ -341,13 +343,18 @@ pub(crate) async fn list(
         query = query.filter(evaluation::Column::Id.eq(id));
     }
     if let Some(after) = after {
-        query = query.filter(evaluation::Column::Id.gt(after));
+        query = query.filter(if filter.newest_first {
+            evaluation::Column::Id.lt(after)
+        } else {
+            evaluation::Column::Id.gt(after)
+        });
     }
     if filter.run_id.is_some() || filter.revision_id.is_some() {
         query = query.filter(evaluation::Column::Id.in_subquery(linked_to(filter)));
     }
+    let order = if filter.newest_first { Order::Desc } else { Order::Asc };
     let rows = query
-        .order_by_asc(evaluation::Column::Id)
+        .order_by(evaluation::Column::Id, order)
         .limit(limit)
         .all(conn)
         .await?;
@@ -355,6 +362,31 @@ pub(crate) async fn list(
     let mut names = names(conn, &ids).await?;
     let describe = |row: EvaluationModel| describe(row, &mut names);
     rows.into_iter().map(describe).collect()
+}
+
+/// How many evaluations stand where, of runs that `pattern` matches; of those that a run shows, when it is named.
+pub(crate) async fn count_by_state(
+    conn: &impl ConnectionTrait,
+    pattern: &RunPattern,
+    run_id: Option<i64>,
+) -> Result<BTreeMap<EvaluationState, u64>, DbErr> {
+    let mut query = evaluation::Entity::find()
+        .select_only()
+        .column(evaluation::Column::State)
+        .column_as(evaluation::Column::Id.count(), "n")
+        .join(JoinType::InnerJoin, run_of_evaluation())
+        .filter(super::run::matches(pattern))
+        .group_by(evaluation::Column::State);
+    if run_id.is_some() {
+        let filter = EvaluationFilter {
+            run_id,
+            ..EvaluationFilter::default()
+        };
+        query = query.filter(evaluation::Column::Id.in_subquery(linked_to(&filter)));
+    }
+    let rows: Vec<(String, i64)> = query.into_tuple().all(conn).await?;
+    let count = |(state, n): (String, i64)| Ok((state.parse().map_err(DbErr::Type)?, n.unsigned_abs()));
+    rows.into_iter().map(count).collect()
 }
 
 fn linked_to(filter: &EvaluationFilter) -> sea_orm::sea_query::SelectStatement {

@@ -1,13 +1,16 @@
 //! Evaluations as users see and steer them.
 
+use std::collections::BTreeMap;
+
 use fineline_api::error::ErrorCode;
-use fineline_api::{CheckpointState, Evaluation, EvaluationState, Page, Scope};
+use fineline_api::{CheckpointState, Evaluation, EvaluationState, Page, Scope, TaskScore};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::evaluation::EvaluationFilter;
+use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::{content, lease};
 
@@ -35,6 +38,24 @@ pub(crate) async fn list(
     let next_cursor = items.last().filter(|_| more).map(|item| item.id.to_string());
     explain(app, &mut items).await?;
     Ok(Page { items, next_cursor })
+}
+
+/// How many evaluations that concern runs which the caller reads stand where; of those that `run` shows, when it is named.
+pub(crate) async fn count(
+    app: &App,
+    caller: &Caller,
+    run: Option<&RunRow>,
+) -> ApiResult<BTreeMap<EvaluationState, u64>> {
+    Ok(db::evaluation::count_by_state(app.db.reader(), &caller.pattern, run.map(|run| run.id)).await?)
+}
+
+/// The scores of an evaluation so far, by task.
+///
+/// # Errors
+/// 404 when there is no such evaluation, or it concerns no run that the caller reads.
+pub(crate) async fn scores(app: &App, caller: &Caller, id: Uuid) -> ApiResult<BTreeMap<String, Vec<TaskScore>>> {
+    get(app, caller, id).await?;
+    Ok(db::score::by_task(app.db.reader(), id).await?)
 }
 
 /// An evaluation.

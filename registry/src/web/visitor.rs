@@ -27,6 +27,8 @@ pub(super) struct Visitor {
     pub(super) login: Option<Token>,
     /// The page that they asked for: a path with its query.
     pub(super) asked: String,
+    /// Whether there are pages for them beside the login: they are logged in, or everybody may read.
+    pub(super) looks: bool,
     /// Where users reach the server: an absolute URL.
     pub(super) base_url: String,
     /// What stands before every path of the server.
@@ -46,6 +48,7 @@ impl Visitor {
         Self {
             secret: cookie(&parts.headers, cookie_name(is_https)),
             login: None,
+            looks: app.options.anonymous_read,
             asked: asked.map_or("/", |asked| asked.as_str()).to_owned(),
             base_url: public.map_or_else(origin, ToString::to_string),
             prefix: public.map_or_else(String::new, |url| url.path().to_owned()),
@@ -108,7 +111,10 @@ impl FromRequestParts<App> for Visitor {
         let mut visitor = Self::stranger(app, parts);
         if let Some(secret) = &visitor.secret {
             match web_session::find(app, secret).await {
-                Ok(login) => visitor.login = login,
+                Ok(login) => {
+                    visitor.looks |= login.is_some();
+                    visitor.login = login;
+                }
                 Err(error) => return Err(layout::refused(&visitor, &error)),
             }
         }

@@ -27,7 +27,7 @@ assert printed == served, f"the terminal says {printed}, the registry {served}"
 
 page = open(page_path).read()
 for step in steps:
-    cells = re.search(rf"<tr><td[^>]*>{step}</td>(.*?)</tr>", page)
+    cells = re.search(rf"<tr><th[^>]*><a[^>]*>{step:,}</a></th>(.*?)</tr>", page)
     assert cells, f"step {step} is not on the page"
     for task, metric in MEASURED:
         assert f">{scores[step, task, metric]:.3f}" in cells[1], f"{task} of step {step} is not on the page"

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use fineline_client::EvaluationQuery;
 use harness::{TestServer, serve};
 use reqwest::StatusCode;
 use reqwest::header::SET_COOKIE;
 
 use super::browser::Browser;
+use super::evaluation::failed_and_queued;
 
 /// A form: where it is sent to, the page that shows it to who is logged in, and what it holds.
 struct Form {
@@ -16,7 +18,7 @@ struct Form {
     fields: &'static [(&'static str, &'static str)],
 }
 
-/// `ADMIN` stands for the administrator's token.
+/// `ADMIN` stands for the administrator's token, `FAILED` and `QUEUED` for evaluations.
 const FORMS: &[Form] = &[
     Form {
         path: "/login",
@@ -28,10 +30,29 @@ const FORMS: &[Form] = &[
         page: "/",
         fields: &[],
     },
+    Form {
+        path: "/evaluations/retry",
+        page: "/evaluations",
+        fields: &[("id", "FAILED")],
+    },
+    Form {
+        path: "/evaluations/cancel",
+        page: "/evaluations",
+        fields: &[("id", "QUEUED")],
+    },
 ];
 
 /// Pages that between them show every form.
-const PAGES: &[&str] = &["/", "/login", "/runs/lab/a", "/runs/lab/unknown"];
+const PAGES: &[&str] = &[
+    "/",
+    "/login",
+    "/runs/lab/a",
+    "/runs/lab/a/checkpoints/1",
+    "/runs/lab/unknown",
+    "/evaluations",
+    "/evaluations?state=failed",
+    "/docs",
+];
 
 /// What a form could have changed.
 async fn state(server: &TestServer, browser: &mut Browser) -> String {
@@ -39,9 +60,14 @@ async fn state(server: &TestServer, browser: &mut Browser) -> String {
     // Looking is a use.
     tokens.iter_mut().for_each(|token| token.last_used_at = None);
     let runs = server.admin.list_runs(None, None, None).await.unwrap();
+    let evaluations = server
+        .admin
+        .list_evaluations(&EvaluationQuery::default(), None, None)
+        .await
+        .unwrap();
     let seen = browser.get("/").await;
     assert_eq!(seen.status, StatusCode::OK, "still logged in");
-    format!("{tokens:?} {runs:?} {}", seen.body)
+    format!("{tokens:?} {runs:?} {evaluations:?} {}", seen.body)
 }
 
 /// A form that another page sends: with which value against forgery, and with which header.
@@ -68,7 +94,13 @@ async fn every_form_is_refused_unless_this_browser_was_given_it() {
     assert_eq!(tested, routed, "the table and the router have the same forms");
     let server = serve().await;
     server.run("lab/a").await;
+    let [failed, queued] = failed_and_queued(&server).await;
     let (url, admin) = (&server.server.url, server.server.admin_token.as_str());
+    let meanings = [
+        ("ADMIN", admin),
+        ("FAILED", failed.as_str()),
+        ("QUEUED", queued.as_str()),
+    ];
     let others = Browser::logged_in(url, admin).await.csrf("/").await;
     for form in FORMS {
         let mut browser = Browser::logged_in(url, admin).await;
@@ -81,7 +113,7 @@ async fn every_form_is_refused_unless_this_browser_was_given_it() {
                 .map(|(name, value)| (name, value.to_owned()))
                 .into_iter()
                 .collect();
-            let answer = evil.post(form.path, &form.filled(csrf, admin)).await;
+            let answer = evil.post(form.path, &form.filled(csrf, &meanings)).await;
             let which = format!("{} with {csrf:?} {header:?}", form.path);
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{which}");
             assert!(!answer.headers.contains_key(SET_COOKIE), "{which}");
@@ -89,15 +121,19 @@ async fn every_form_is_refused_unless_this_browser_was_given_it() {
         }
         // The same form from our own page does what it says.
         browser.headers = vec![("origin", url.clone()), ("sec-fetch-site", "same-origin".to_owned())];
-        let answer = browser.post(form.path, &form.filled(Some(&own), admin)).await;
+        let answer = browser.post(form.path, &form.filled(Some(&own), &meanings)).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", form.path);
     }
 }
 
 impl Form {
-    fn filled<'a>(&self, csrf: Option<&'a str>, admin: &'a str) -> Vec<(&'static str, &'a str)> {
-        let fields = self.fields.iter();
-        let fields = fields.map(|&(name, value)| (name, if value == "ADMIN" { admin } else { value }));
+    /// Its fields, each with what its value means.
+    fn filled<'a>(&self, csrf: Option<&'a str>, meanings: &[(&str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let meant = |value: &'static str| {
+            let found = meanings.iter().find(|(word, _)| *word == value);
+            found.map_or(value, |(_, meant)| *meant)
+        };
+        let fields = self.fields.iter().map(|&(name, value)| (name, meant(value)));
         csrf.map(|csrf| ("csrf", csrf)).into_iter().chain(fields).collect()
     }
 }
@@ -137,6 +173,7 @@ async fn a_body_that_is_no_form_of_ours_is_refused() {
 async fn every_form_of_every_page_is_in_the_table_and_bound_to_the_browser() {
     let server = serve().await;
     server.run("lab/a").await;
+    failed_and_queued(&server).await;
     let mut browser = Browser::logged_in(&server.server.url, &server.server.admin_token).await;
     let mut seen = BTreeSet::new();
     for page in PAGES {

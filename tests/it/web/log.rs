@@ -77,7 +77,18 @@ async fn session(url: &str, admin: &str, dir: &Path) -> (Vec<String>, Vec<String
     let new = serde_json::from_str(r#"{"name":"n","scopes":["read"],"pattern":"*"}"#).unwrap();
     secrets.push(client.create_token(&new).await.unwrap().secret);
 
-    for path in ["/", "/runs/lab/a", "/runs/lab/b", "/login", "/api/v1/runs", "/nowhere"] {
+    for path in [
+        "/",
+        "/runs/lab/a",
+        "/runs/lab/a/checkpoints/1",
+        "/runs/lab/a/scores.csv",
+        "/runs/lab/b",
+        "/evaluations",
+        "/docs",
+        "/login",
+        "/api/v1/runs",
+        "/nowhere",
+    ] {
         pages.push(browser.get(path).await.body);
     }
     secrets.push(browser.csrf("/").await);
