@@ -13,6 +13,7 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 data=$(cd .. && pwd)/shared/data
 duration=60
+garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
 PATH=$PATH:/usr/sbin
 # shellcheck source=tests/harness/postgres.sh
 source tests/harness/postgres.sh
@@ -43,6 +44,7 @@ declare -A pid=()
 cleanup() {
     touch "$work/enough"
     for name in "${!pid[@]}"; do kill "${pid[$name]}" 2>/dev/null || true; done
+    [[ -z ${garage_pid:-} ]] || kill "$garage_pid" 2>/dev/null || true
     wait 2>/dev/null || true
     stop_postgres
     rm -rf "$work"
@@ -50,11 +52,13 @@ cleanup() {
 trap cleanup EXIT
 # shellcheck source=tests/harness/accept.sh
 source "$root/tests/harness/accept.sh"
+# shellcheck source=tests/harness/garage.sh
+source "$root/tests/harness/garage.sh"
 # shellcheck source=tests/full/replicas/parts.sh
 source "$root/tests/full/replicas/parts.sh"
 
-echo "== two replicas, three workers, one PostgreSQL"
 start_all
+echo "== two replicas, three workers, one PostgreSQL, store $store"
 python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites"
 suite=$work/suites/rolling.yaml
 for run in lab/a lab/b; do fineline run create "$run" >/dev/null; done

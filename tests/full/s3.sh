@@ -38,8 +38,8 @@ trap cleanup EXIT
 
 # shellcheck source=tests/harness/accept.sh
 source "$root/tests/harness/accept.sh"
-# shellcheck source=tests/full/s3/garage.sh
-source "$root/tests/full/s3/garage.sh"
+# shellcheck source=tests/harness/garage.sh
+source "$root/tests/harness/garage.sh"
 
 step=$data/run/step-003000
 other=$data/run/step-000512

@@ -40,4 +40,4 @@ compared each time. What is published is a file that was verified before, under 
 reading content back costs what `transfer.md` says. The collection reads every manifest and recipe, and every row of
 possession, in windows of 200,000.
 
-The plans of the statements stand in `docs/adr/0008-statements-at-scale.md`.""")
+The plans of the statements stand in `docs/adr/0012-statements-at-scale.md`.""")

@@ -1,4 +1,4 @@
-# A Garage of one node on free ports with a folder of its own, and what lies in its bucket. Sourced, never run.
+# A Garage of one node on free ports with a folder of its own in $work, and what lies in its bucket. Sourced, never run.
 # shellcheck shell=bash
 
 bucket=ckpt
