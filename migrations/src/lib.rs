@@ -21,6 +21,7 @@ mod m20261124_000007_join_sessions_order_evaluations;
 mod m20261124_000008_create_web_session;
 mod m20261124_000009_tell_lost_answers;
 mod m20261125_000010_compare_text_by_bytes;
+mod m20261125_000020_keep_and_move;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000008_create_web_session::Migration),
             Box::new(m20261124_000009_tell_lost_answers::Migration),
             Box::new(m20261125_000010_compare_text_by_bytes::Migration),
+            Box::new(m20261125_000020_keep_and_move::Migration),
         ]
     }
 }

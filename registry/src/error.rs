@@ -111,6 +111,10 @@ impl From<DbErr> for ApiError {
                 tracing::error!(%error, "the database is unavailable");
                 Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")
             }
+            DbErr::Custom(what) if what == crate::db::DEPARTED => {
+                tracing::warn!("{what}");
+                Self::new(ErrorCode::Unavailable, what).hint("ask the operator for the address of the new server")
+            }
             other if is_full(&other) => {
                 tracing::error!(error = %other, "the database has no room");
                 Self::new(ErrorCode::StoreFull, "the disk of the database is full").hint(crate::service::chunk::NO_ROOM)

@@ -8,6 +8,7 @@ mod coverage;
 mod crash;
 mod evaluation;
 mod lease_faults;
+mod moving;
 mod openapi;
 mod possession;
 mod push;

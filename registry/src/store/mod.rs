@@ -2,6 +2,7 @@
 //! here depends on conditional puts or on listing.
 
 pub(crate) mod key;
+mod named;
 mod room;
 
 use std::path::PathBuf;

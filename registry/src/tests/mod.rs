@@ -8,6 +8,7 @@ mod damage;
 mod database;
 mod delete;
 pub(crate) mod fixture;
+mod keep;
 mod lease;
 mod lease_again;
 mod model;

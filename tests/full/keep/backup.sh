@@ -1,0 +1,70 @@
+# Backups beside pushes, deletions and collections with a grace of seconds; the last and two before it are restored.
+# shellcheck shell=bash
+
+echo "== backups beside pushes, deletions and collections"
+place=$work/backups
+fineline run create lab/busy >/dev/null
+(
+    at=0
+    while [[ ! -e $work/enough ]]; do
+        for step in 0 8 64 512 1000 2000; do
+            at=$((at + 1))
+            fineline push lab/busy $at "$(step_dir $step)" >/dev/null 2>&1 || echo push >>"$work/failures"
+            ((at < 3)) || fineline delete "lab/busy@$((at - 2))" >/dev/null 2>&1 || echo delete >>"$work/failures"
+        done
+        echo $at >"$work/pushed"
+    done
+) &
+background+=($!)
+(while [[ ! -e $work/enough ]]; do fineline storage gc --json >>"$work/collected" 2>/dev/null || echo gc >>"$work/failures"; done) &
+background+=($!)
+: >"$work/failures"
+made=0 ids=() begun=$SECONDS
+while ((SECONDS - begun < ${KEEP_SECONDS:-40})); do
+    id=$(registry backup --data "$dir" --to "$place" 2>>"$work/backup.err") && made=$((made + 1)) && ids+=("$id")
+    [[ -n ${first_bytes:-} ]] || first_bytes=$(du -sb "$place" | cut -f1)
+done
+n_tried=$made
+touch "$work/enough"
+wait "${background[@]}"
+background=()
+gone=$(metric fineline_frames_deleted_total)
+rounds=$(grep -c '"dry_run": false' "$work/collected")
+check "$made backups, none of them failed, beside $(cat "$work/pushed") pushes and $rounds collections that deleted $gone frames" \
+    test "$made" -ge 3 -a "$gone" -gt 0 -a ! -s "$work/failures"
+check "each of the $n_tried backups is listed" test "$(registry backup --to "$place" --list | wc -l)" = "$n_tried"
+# From here on nothing but these commands changes anything: the embedded evaluator's token comes and goes with its server.
+fineline run delete lab/busy --force >/dev/null
+stop_server
+start_server "$dir" --evaluator off --grace 6s
+bytes=$(du -sb "$place" | cut -f1)
+begun=$(date +%s%N)
+registry backup --data "$dir" --to "$place" --json >"$work/last.json" 2>/dev/null
+check "one more takes $((($(date +%s%N) - begun) / 1000000)) ms and brings $(($(du -sb "$place" | cut -f1) - bytes)) bytes of $first_bytes that the first brought" \
+    test $(($(du -sb "$place" | cut -f1) - bytes)) -lt $((first_bytes / 4))
+tell "$work/told"
+stop_server
+check "the registry itself is sound" sound --data "$dir"
+
+last=$(field id <"$work/last.json")
+for id in "${ids[0]}" "${ids[made / 2]}" "$last"; do
+    registry restore --from "$place" --backup "$id" --data "$work/restored-$id" >/dev/null 2>&1
+    check "$id is restored and sound" sound --data "$work/restored-$id"
+    echo "    $(scrubbed)"
+done
+again restored --database "sqlite://$work/restored-$last/fineline.db" --store "file://$work/restored-$last/store"
+check "a second restore onto it is refused" refused "is not empty" registry restore --from "$place" --data "$work/restored-$last"
+before=$(find "$place/frames" -type f | wc -l)
+registry backup --data "$dir" --to "$place" --keep-last 1 --verify >/dev/null 2>&1
+check "with --keep-last 1 one backup is left, and $(find "$place/frames" -type f | wc -l) of $before frames" \
+    test "$(registry backup --to "$place" --list | wc -l)" = 1 -a "$(find "$place/frames" -type f | wc -l)" -lt "$before"
+registry restore --from "$place" --data "$work/restored-pruned" >/dev/null 2>&1
+check "it is restored and sound" sound --data "$work/restored-pruned"
+
+victim=$(find "$work/backups/frames" -type f | sort | head -1)
+printf 'x' | dd of="$victim" bs=1 seek=20 conv=notrunc status=none
+check "a damaged frame of a backup is named" refused "damaged: frame $(basename "$victim" | cut -c1-8)" \
+    registry restore --from "$place" --data "$work/restored-damaged"
+check "and mended by the next backup with --verify" registry backup --data "$dir" --to "$place" --verify
+registry restore --from "$place" --data "$work/restored-mended" >/dev/null 2>&1
+check "which is restored and sound" sound --data "$work/restored-mended"
