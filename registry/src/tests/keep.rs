@@ -36,6 +36,14 @@ async fn furnish(fixture: &Fixture) {
     let login = "INSERT INTO web_session (secret_sha256, token_id, created_at_ms, expires_at_ms) \
         SELECT secret_sha256, id, 1, 9000000000000000 FROM token LIMIT 1";
     fixture.sql(login).await;
+    let suite = "INSERT INTO suite (digest, name, definition, size_bytes, created_at_ms) \
+        SELECT secret_sha256, 's', '{}', 1, 1 FROM token LIMIT 1";
+    fixture.sql(suite).await;
+    let leased = "INSERT INTO evaluation (id, namespace, run_id, revision_id, model_digest, suite_digest, dtype, state, \
+        n_failures, n_expiries, not_before_ms, token_id, lease_sha256, lease_expires_at_ms, created_at_ms) \
+        SELECT t.id, 'lab', r.run_id, r.id, s.digest, s.digest, 'float32', 'leased', 0, 0, 0, t.id, s.digest, \
+        9000000000000000, 1 FROM token t, revision r, suite s LIMIT 1";
+    fixture.sql(leased).await;
 }
 
 /// An empty place of the engine that the tests run on.
@@ -95,11 +103,10 @@ async fn back_up(app: &App, to: &Store) -> Made {
         .unwrap()
 }
 
-/// Every table with its rows and their digest, but for those that are settled.
+/// Every table with its rows and their digest.
 async fn contents(db: &Db) -> Vec<(String, (u64, fineline_format::Digest))> {
     let txn = db::read_txn(db).await.unwrap();
-    let mut tables = db::dump::tables(&txn).await.unwrap();
-    tables.retain(|table| table.name != "web_session");
+    let tables = db::dump::tables(&txn).await.unwrap();
     let mut contents = Vec::new();
     for mut table in tables {
         // The engines may have them in another order.
@@ -144,7 +151,7 @@ impl Paused {
             let wait = |text: &str| {
                 if text.contains("tables were read") {
                     reached.send(()).unwrap();
-                    told.lock().unwrap().recv().unwrap();
+                    tokio::task::block_in_place(|| told.lock().unwrap().recv().unwrap());
                 }
             };
             backup(&app.db, &app.store, &to, BackupOptions::default(), &wait).await
@@ -181,16 +188,20 @@ async fn a_backup_comes_back_row_by_row_and_byte_by_byte() {
 
     assert_eq!((restored.id, restored.n_rows), (made.id, made.n_rows));
     let app = elsewhere.app().await;
-    assert_eq!(contents(&app.db).await, contents(&fixture.app.db).await);
+    let differ: Vec<String> = contents(&app.db)
+        .await
+        .into_iter()
+        .zip(contents(&fixture.app.db).await)
+        .filter(|(restored, kept)| restored != kept)
+        .map(|(restored, _)| restored.0)
+        .collect();
+    // A worker of the other server has no lease here, and browsers log in again.
+    assert_eq!(differ, ["evaluation", "web_session"]);
+    assert!(!db::lease::any_leased(app.db.reader()).await.unwrap());
+    assert!(db::lease::any_leased(fixture.app.db.reader()).await.unwrap());
     assert_sound(&app).await;
     authenticate(&app, Some(secret)).await.unwrap();
-    // Browsers log in again, and what is counted is counted on.
-    assert!(
-        db::web_session::find_token(app.db.reader(), &fineline_format::Digest::of(secret.as_bytes()))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    // What is counted is counted on.
     let txn = db::write_txn(&app.db).await.unwrap();
     let run = db::run::insert(&txn, &"lab/new".parse().unwrap(), &Default::default())
         .await
@@ -267,15 +278,17 @@ async fn what_a_snapshot_names_is_there_when_it_is_copied_whatever_is_collected(
 
     // Between snapshot and copy the other step goes too, twice the grace passes, and all is collected.
     delete_step(&pusher, 2).await;
+    let n_objects = fixture.app.store.count_objects().await;
     let report = fixture.collect_all().await;
     assert_eq!((report.deleted.n, report.waiting.n > 0), (0, true), "{report:?}");
+    assert_eq!(fixture.app.store.count_objects().await, n_objects);
     let made = paused.go_on().await.unwrap();
     assert!(made.frames.bad_frames.is_empty(), "{made:?}");
     let elsewhere = Elsewhere::new();
     elsewhere.restore(&to).await.unwrap();
     assert_sound(&elsewhere.app().await).await;
     // With the hold given back, it goes.
-    assert!(fixture.collect_all().await.deleted.n > 0);
+    fixture.collect_all().await;
     assert_eq!(fixture.app.store.count_objects().await, 0);
 }
 
@@ -369,12 +382,12 @@ async fn a_second_backup_brings_what_is_new_and_takes_away_what_no_other_names()
     pusher.push(1, &model(1.0)).await.unwrap();
     let to = Store::open("memory:").unwrap();
     let first = back_up(&fixture.app, &to).await;
-    assert_eq!((first.frames.n_copied, first.frames.n_held), (4, 0));
+    assert_eq!((first.frames.n_copied, first.frames.n_held), (3, 0));
 
     pusher.push(2, &model(2.0)).await.unwrap();
     let second = back_up(&fixture.app, &to).await;
-    // Config, tokenizer and header are the same.
-    assert_eq!((second.frames.n_copied, second.frames.n_held), (1, 4));
+    // Config and tokenizer are the same.
+    assert_eq!((second.frames.n_copied, second.frames.n_held), (1, 3));
 
     delete_step(&pusher, 1).await;
     fixture.collect_all().await;
@@ -387,7 +400,7 @@ async fn a_second_backup_brings_what_is_new_and_takes_away_what_no_other_names()
         .unwrap();
     assert_eq!((third.n_pruned, third.n_pruned_frames), (2, 1));
     assert_eq!(place::list(&to).await.unwrap(), [third.id]);
-    assert_eq!(to.list_frames().await.unwrap().len(), 4);
+    assert_eq!(to.list_frames().await.unwrap().len(), 3);
     let elsewhere = Elsewhere::new();
     elsewhere.restore(&to).await.unwrap();
     assert_sound(&elsewhere.app().await).await;

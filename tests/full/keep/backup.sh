@@ -3,15 +3,16 @@
 
 echo "== backups beside pushes, deletions and collections"
 place=$work/backups
+quiet() { "$@" >/dev/null 2>&1; }
 fineline run create lab/busy >/dev/null
+# Steps of their own content come and go: what one deletion leaves is collected some seconds later.
 (
     at=0
     while [[ ! -e $work/enough ]]; do
-        for step in 0 8 64 512 1000 2000; do
-            at=$((at + 1))
-            fineline push lab/busy $at "$(step_dir $step)" >/dev/null 2>&1 || echo push >>"$work/failures"
-            ((at < 3)) || fineline delete "lab/busy@$((at - 2))" >/dev/null 2>&1 || echo delete >>"$work/failures"
-        done
+        at=$((at + 1))
+        python3 tests/full/keep/alter.py "$(step_dir 1000)" "$work/altered" $((at % 255 + 1))
+        fineline push lab/busy $at "$work/altered" >/dev/null 2>&1 || echo "push $at" >>"$work/failures"
+        ((at < 3)) || fineline delete "lab/busy@$((at - 2))" >/dev/null 2>&1 || echo "delete $at" >>"$work/failures"
         echo $at >"$work/pushed"
     done
 ) &
@@ -23,7 +24,19 @@ made=0 ids=() begun=$SECONDS
 while ((SECONDS - begun < ${KEEP_SECONDS:-40})); do
     id=$(registry backup --data "$dir" --to "$place" 2>>"$work/backup.err") && made=$((made + 1)) && ids+=("$id")
     [[ -n ${first_bytes:-} ]] || first_bytes=$(du -sb "$place" | cut -f1)
+    # Collection, which waits for a backup, has its turn.
+    sleep 1
 done
+# One that takes longer than the grace: stopped behind its snapshot while everything that goes is deleted or waits for it.
+FINELINE_STOP_AT=backup.snapshot "$bin/fineline-registry" backup --data "$dir" --to "$place" >"$work/slow" 2>>"$work/backup.err" &
+slow=$!
+is_stopped() { [[ $(ps -o stat= -p $slow) == T* ]]; }
+for _ in $(seq 100); do is_stopped && break; sleep 0.1; done
+check "a backup stands still behind its snapshot for 14 s, the grace is 6 s" is_stopped
+sleep 14
+kill -CONT $slow
+wait $slow || echo "slow backup" >>"$work/failures"
+made=$((made + 1)) slow=$(cat "$work/slow")
 n_tried=$made
 touch "$work/enough"
 wait "${background[@]}"
@@ -47,7 +60,7 @@ stop_server
 check "the registry itself is sound" sound --data "$dir"
 
 last=$(field id <"$work/last.json")
-for id in "${ids[0]}" "${ids[made / 2]}" "$last"; do
+for id in "${ids[0]}" "${ids[${#ids[@]} / 2]}" "$slow" "$last"; do
     registry restore --from "$place" --backup "$id" --data "$work/restored-$id" >/dev/null 2>&1
     check "$id is restored and sound" sound --data "$work/restored-$id"
     echo "    $(scrubbed)"
@@ -65,6 +78,6 @@ victim=$(find "$work/backups/frames" -type f | sort | head -1)
 printf 'x' | dd of="$victim" bs=1 seek=20 conv=notrunc status=none
 check "a damaged frame of a backup is named" refused "damaged: frame $(basename "$victim" | cut -c1-8)" \
     registry restore --from "$place" --data "$work/restored-damaged"
-check "and mended by the next backup with --verify" registry backup --data "$dir" --to "$place" --verify
+check "and mended by the next backup with --verify" quiet registry backup --data "$dir" --to "$place" --verify
 registry restore --from "$place" --data "$work/restored-mended" >/dev/null 2>&1
 check "which is restored and sound" sound --data "$work/restored-mended"

@@ -9,8 +9,8 @@ fi
 prefix=keep-$$-$(date +%s)
 s3() { echo "${FINELINE_TEST_S3/\{prefix\}/$prefix-$1}"; }
 from=$work/restored-pruned
-check "a backup goes to S3" registry backup --data "$from" --to "$(s3 backups)"
-check "and comes back, sound" eval 'registry restore --from "$(s3 backups)" --data "$work/from-s3" && sound --data "$work/from-s3"'
+check "a backup goes to S3" quiet registry backup --data "$from" --to "$(s3 backups)"
+check "and comes back, sound" eval 'quiet registry restore --from "$(s3 backups)" --data "$work/from-s3" && sound --data "$work/from-s3"'
 if [[ -n ${FINELINE_TEST_POSTGRES:-} ]]; then
     psql --quiet "${FINELINE_TEST_POSTGRES/\{database\}/postgres}" -c 'CREATE DATABASE in_s3'
     url=${FINELINE_TEST_POSTGRES/\{database\}/in_s3}
@@ -19,6 +19,6 @@ else
 fi
 FINELINE_KILL_AT=move.departed check "move.departed: the move to S3 died there" killed "$bin/fineline-registry" move \
     --data "$from" --database "$url" --store "$(s3 store)"
-check "the same command ends it" registry move --data "$from" --database "$url" --store "$(s3 store)"
+check "the same command ends it" quiet registry move --data "$from" --database "$url" --store "$(s3 store)"
 check "the new place is sound" sound --data "$work/served-s3" --database "$url" --store "$(s3 store)"
 again s3 --database "$url" --store "$(s3 store)"
