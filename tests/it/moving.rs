@@ -223,3 +223,20 @@ fn a_backup_killed_anywhere_is_none_and_the_next_one_is_whole() {
         place.assert_whole(&place.other(), point);
     }
 }
+
+#[test]
+fn a_backup_killed_while_it_takes_older_ones_away_leaves_what_the_newest_needs() {
+    let place = Place::new();
+    let backup = || {
+        let mut command = place.registry("backup", &place.data());
+        command.arg("--to").arg(place.place());
+        command
+    };
+    text(&backup().output().unwrap());
+    assert_killed(backup().args(["--keep-last", "1"]), "backup.pruning");
+    assert_eq!(text(&backup().arg("--list").output().unwrap()).lines().count(), 1);
+    let mut restore = place.registry("restore", &place.other());
+    text(&restore.arg("--from").arg(place.place()).output().unwrap());
+    std::fs::copy(place.data().join("admin.token"), place.other().join("admin.token")).unwrap();
+    place.assert_whole(&place.other(), "backup.pruning");
+}
