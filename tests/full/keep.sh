@@ -53,6 +53,7 @@ trap cleanup EXIT
 source "$root/tests/harness/accept.sh"
 
 registry() { "$bin/fineline-registry" "$@"; }
+quiet() { "$@" >/dev/null 2>&1; }
 
 # step_dir STEP: the folder of a step of the real run.
 step_dir() { printf '%s/run/step-%06d' "$data" "$1"; }
@@ -94,7 +95,7 @@ again() {
     shift
     start_server "$work/served-$name" --evaluator off "$@"
     FINELINE_TOKEN=$token
-    check "$name: the first administrator's token works" fineline run list
+    check "$name: the first administrator's token works" quiet fineline run list
     tell "$work/told-$name"
     check "$name: scores, checkpoints, events and tokens are the same" \
         python3 tests/full/keep/same.py "$work/told" "$work/told-$name"

@@ -3,8 +3,8 @@
 
 echo "== backups beside pushes, deletions and collections"
 place=$work/backups
-quiet() { "$@" >/dev/null 2>&1; }
 fineline run create lab/busy >/dev/null
+: >"$work/failures"
 # Steps of their own content come and go: what one deletion leaves is collected some seconds later.
 (
     at=0
@@ -19,10 +19,10 @@ fineline run create lab/busy >/dev/null
 background+=($!)
 (while [[ ! -e $work/enough ]]; do fineline storage gc --json >>"$work/collected" 2>/dev/null || echo gc >>"$work/failures"; done) &
 background+=($!)
-: >"$work/failures"
 made=0 ids=() begun=$SECONDS
 while ((SECONDS - begun < ${KEEP_SECONDS:-40})); do
-    id=$(registry backup --data "$dir" --to "$place" 2>>"$work/backup.err") && made=$((made + 1)) && ids+=("$id")
+    id=$(registry backup --data "$dir" --to "$place" 2>>"$work/backup.err") && made=$((made + 1)) && ids+=("$id") ||
+        echo backup >>"$work/failures"
     [[ -n ${first_bytes:-} ]] || first_bytes=$(du -sb "$place" | cut -f1)
     # Collection, which waits for a backup, has its turn.
     sleep 1
@@ -50,11 +50,12 @@ check "each of the $n_tried backups is listed" test "$(registry backup --to "$pl
 fineline run delete lab/busy --force >/dev/null
 stop_server
 start_server "$dir" --evaluator off --grace 6s
+quiet registry backup --data "$dir" --to "$place"
 bytes=$(du -sb "$place" | cut -f1)
 begun=$(date +%s%N)
 registry backup --data "$dir" --to "$place" --json >"$work/last.json" 2>/dev/null
-check "one more takes $((($(date +%s%N) - begun) / 1000000)) ms and brings $(($(du -sb "$place" | cut -f1) - bytes)) bytes of $first_bytes that the first brought" \
-    test $(($(du -sb "$place" | cut -f1) - bytes)) -lt $((first_bytes / 4))
+check "one more takes $((($(date +%s%N) - begun) / 1000000)) ms and brings $(($(du -sb "$place" | cut -f1) - bytes)) bytes, the first brought $first_bytes" \
+    test $(($(du -sb "$place" | cut -f1) - bytes)) -lt $((first_bytes / 100))
 tell "$work/told"
 stop_server
 check "the registry itself is sound" sound --data "$dir"
@@ -74,7 +75,7 @@ check "with --keep-last 1 one backup is left, and $(find "$place/frames" -type f
 registry restore --from "$place" --data "$work/restored-pruned" >/dev/null 2>&1
 check "it is restored and sound" sound --data "$work/restored-pruned"
 
-victim=$(find "$work/backups/frames" -type f | sort | head -1)
+victim=$(find "$work/backups/frames" -type f | sort | sed -n 1p)
 printf 'x' | dd of="$victim" bs=1 seek=20 conv=notrunc status=none
 check "a damaged frame of a backup is named" refused "damaged: frame $(basename "$victim" | cut -c1-8)" \
     registry restore --from "$place" --data "$work/restored-damaged"

@@ -17,7 +17,6 @@ use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::ApiError;
 use crate::store::StoreError;
 
 /// Why something can't be kept, restored or moved.
@@ -57,18 +56,12 @@ impl KeepError {
 
 impl From<std::io::Error> for KeepError {
     fn from(error: std::io::Error) -> Self {
-        Self::Other(format!("a temporary file: {error}"))
+        Self::Other(error.to_string())
     }
 }
 
 impl From<tokio::task::JoinError> for KeepError {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<ApiError> for KeepError {
-    fn from(error: ApiError) -> Self {
         Self::Other(error.to_string())
     }
 }
