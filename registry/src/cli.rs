@@ -31,6 +31,12 @@ enum Command {
     Fsck(commands::fsck::FsckArgs),
     /// The same, and reads and hashes every stored byte.
     Scrub(commands::fsck::FsckArgs),
+    /// Backs the registry up, beside its server: the rows of one moment, and every frame that they name.
+    Backup(commands::backup::BackupArgs),
+    /// Restores a backup into an empty database and a store.
+    Restore(commands::backup::RestoreArgs),
+    /// Moves the registry to another database and store; the same command goes on after any interruption.
+    Move(commands::relocate::MoveArgs),
     /// The embedded evaluator's own process.
     #[cfg(feature = "embedded-evaluator")]
     #[command(name = commands::worker::COMMAND, hide = true)]
@@ -66,6 +72,9 @@ impl Cli {
             Command::Health(args) => commands::run(commands::health::run(args)),
             Command::Fsck(args) => commands::run(commands::fsck::run(args, false)),
             Command::Scrub(args) => commands::run(commands::fsck::run(args, true)),
+            Command::Backup(args) => commands::run(commands::backup::run(args)),
+            Command::Restore(args) => commands::run(commands::backup::run_restore(args)),
+            Command::Move(args) => commands::run(commands::relocate::run(args)),
             #[cfg(feature = "embedded-evaluator")]
             Command::EvaluatorWorker(args) => commands::run(crate::embedded::worker(args)),
             #[cfg(feature = "embedded-evaluator")]

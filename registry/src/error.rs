@@ -115,6 +115,11 @@ impl From<DbErr> for ApiError {
                 tracing::error!(%error, "the database is unavailable");
                 Self::new(ErrorCode::Unavailable, "the database is unavailable").hint("try again in a few seconds")
             }
+            db::Fault::Departed => {
+                tracing::warn!(%error, "a write is refused");
+                Self::new(ErrorCode::Unavailable, db::DEPARTED)
+                    .hint("ask the operator for the address of the new server")
+            }
             db::Fault::Full => {
                 tracing::error!(%error, "the database has no room");
                 Self::new(ErrorCode::StoreFull, "the disk of the database is full").hint(crate::service::chunk::NO_ROOM)

@@ -16,10 +16,12 @@ use tokio::task::JoinSet;
 pub use crate::app::LeaseOptions;
 use crate::app::{App, DEFAULT_GRACE, Options};
 use crate::commands::failure::UserError;
-use crate::db::Db;
+use crate::db::departure::Departure;
+use crate::db::{self, Db};
 pub use crate::public_url::PublicUrl;
 pub use crate::reached::TrustedProxy;
 use crate::router;
+use crate::service::keep::relocate::Place;
 use crate::service::{self, sweep, token_use, verify};
 use crate::store::Store;
 pub use crate::store::{AwsVariables, StoreOptions};
@@ -161,7 +163,72 @@ impl RunningServer {
 }
 
 /// Opens database and store as the options say.
+///
+/// # Errors
+/// What can't be opened, by name; where the registry went, when it moved.
 pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
+    let Place { db, store, .. } = open_place(options).await?;
+    if let Some(departure) = db::departure::find(db.reader()).await? {
+        let Departure {
+            database, store, ended, ..
+        } = departure;
+        return Err(if ended {
+            UserError::new(
+                format!("this registry moved to database `{database}` and store `{store}`"),
+                "give these with --database and --store; the old database takes no writes any more",
+            )
+        } else {
+            UserError::new(
+                format!("this registry is on its way to database `{database}` and store `{store}`"),
+                "give the same `move` again to end it, or `move --abort` to serve the registry from here",
+            )
+        }
+        .into());
+    }
+    let chosen = Options {
+        anonymous_read: options.anonymous_read,
+        public_url: options.public_url.clone(),
+        grace: options.grace,
+        trusted_proxies: options.trusted_proxies.clone(),
+        lease: options.lease,
+    };
+    Ok(App::new(db, store, chosen, metrics_handle()))
+}
+
+/// The same with what it is called, and wherever the registry went.
+pub(crate) async fn open_place(options: &ServeOptions) -> anyhow::Result<Place> {
+    let (database_url, store_url) = urls(options)?;
+    let shown = without_secret(&database_url);
+    let db = Db::open(&database_url).await;
+    Ok(Place {
+        db: db.with_context(|| format!("database `{shown}`"))?,
+        store: open_store(&store_url, options)?,
+        database_url: shown,
+        store_url: without_secret(&store_url),
+    })
+}
+
+/// Demands that there is a registry in the data folder, where that is where its database is: what is kept or moved is not
+/// made by asking for it.
+pub(crate) fn require_registry(options: &ServeOptions) -> anyhow::Result<()> {
+    let database = options.data.join("fineline.db");
+    if options.database.is_some() || database.exists() {
+        return Ok(());
+    }
+    let message = format!("there is no registry here: `{}` is missing", database.display());
+    Err(UserError::new(message, "name its folder with --data, or its database").into())
+}
+
+/// The same, and leaves the database's schema as it is.
+pub(crate) async fn connect(options: &ServeOptions) -> anyhow::Result<(Db, Store)> {
+    let (database_url, store_url) = urls(options)?;
+    let db = Db::connect(&database_url).await;
+    let db = db.with_context(|| format!("database `{}`", without_secret(&database_url)))?;
+    Ok((db, open_store(&store_url, options)?))
+}
+
+/// The URLs of database and store; makes the data folder.
+fn urls(options: &ServeOptions) -> anyhow::Result<(String, String)> {
     let data = &options.data;
     std::fs::create_dir_all(data).with_context(|| format!("folder `{}` can't be made", data.display()))?;
     let data = data
@@ -186,30 +253,23 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         Some(url) if url.starts_with("file://") || url.starts_with("s3://") => url.clone(),
         Some(url) => return Err(unsupported("store", url, "use `file:///DIR` or `s3://BUCKET/PREFIX`")),
     };
-    let db = Db::open(&database)
-        .await
-        .with_context(|| format!("database `{}`", without_secret(&database)))?;
-    let is_bucket = store.starts_with("s3://");
+    Ok((database, store))
+}
+
+/// Opens the store at `url`; a bucket as the options say.
+pub(crate) fn open_store(url: &str, options: &ServeOptions) -> anyhow::Result<Store> {
+    let is_bucket = url.starts_with("s3://");
     if !is_bucket && options.store_options.public_url.is_some() {
         let hint = "leave it out, or give a bucket with `--store s3://BUCKET/PREFIX`";
         return Err(UserError::new("`--store-public-url` is for a bucket, and the store is a folder", hint).into());
     }
-    let store = Store::open(&store, &options.store_options);
-    let store = store.map_err(|error| {
+    Store::open(url, &options.store_options).map_err(|error| {
         if is_bucket {
             unusable(&error)
         } else {
             anyhow::Error::msg(error)
         }
-    })?;
-    let chosen = Options {
-        anonymous_read: options.anonymous_read,
-        public_url: options.public_url.clone(),
-        grace: options.grace,
-        trusted_proxies: options.trusted_proxies.clone(),
-        lease: options.lease,
-    };
-    Ok(App::new(db, store, chosen, metrics_handle()))
+    })
 }
 
 /// A store that does not do what a store must.

@@ -71,7 +71,7 @@ const METRICS: &[Metric] = &[
     ("fineline_workers", Gauge, Unit::Count, "Workers that asked for work in the last two minutes or hold a lease."),
     ("fineline_worker_seen_timestamp_seconds", Gauge, Unit::Seconds, "When a worker asked for work last; 0 when none ever did."),
 
-    ("fineline_database_errors_total", CounterBy("kind", &["unavailable", "full", "other"]), Unit::Count, "Statements and connections that the database refused, by kind."),
+    ("fineline_database_errors_total", CounterBy("kind", &["unavailable", "full", "departed", "other"]), Unit::Count, "Statements and connections that the database refused, by kind."),
     ("fineline_store_errors_total", CounterBy("kind", &["missing", "full", "other"]), Unit::Count, "Objects that the store did not give or take, by kind."),
 ];
 

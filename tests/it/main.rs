@@ -9,6 +9,7 @@ mod crash;
 mod direct;
 mod evaluation;
 mod lease_faults;
+mod moving;
 mod old_schema;
 mod openapi;
 mod operator;

@@ -1,11 +1,13 @@
 //! The verbs of the command line, one a file.
 
+pub(crate) mod backup;
 #[cfg(feature = "embedded-evaluator")]
 pub(crate) mod demo;
 pub(crate) mod failure;
 pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod migrate;
+pub(crate) mod relocate;
 pub(crate) mod serve;
 pub(crate) mod token;
 pub(crate) mod worker;

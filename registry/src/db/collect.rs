@@ -4,16 +4,10 @@
 //! statement here tests that by itself, so what was revived in the meantime stays whatever was planned.
 
 use fineline_format::Digest;
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Value};
 use uuid::Uuid;
 
-fn statement(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Statement {
-    Statement::from_sql_and_values(conn.get_database_backend(), sql, values)
-}
-
-async fn execute(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64, DbErr> {
-    Ok(conn.execute_raw(statement(conn, sql, values)).await?.rows_affected())
-}
+use super::{execute, statement};
 
 fn bytes(digest: Option<&Digest>) -> Value {
     digest.map(super::blob).unwrap_or_default().into()

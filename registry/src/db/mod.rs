@@ -8,10 +8,13 @@ mod entity;
 
 pub(crate) mod checkpoint;
 pub(crate) mod collect;
+pub(crate) mod departure;
+pub(crate) mod dump;
 pub(crate) mod evaluation;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod frame;
+pub(crate) mod hold;
 pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod possession;
@@ -37,7 +40,7 @@ use fineline_migrations::Migrator;
 use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
 };
 use sea_orm_migration::MigratorTrait;
 use serde::Serialize;
@@ -61,6 +64,12 @@ const POSTGRES_OPTIONS: [(&str, &str); 5] = [
 /// The lock of those who write: any number, the same in every release.
 const LOCK_WRITERS: &str = "SELECT pg_advisory_xact_lock(5084119017374402390)";
 
+/// Whether the registry departed: a row when it did.
+const ASK_DEPARTURE: &str = "SELECT 1 AS departed FROM departure LIMIT 1";
+
+/// What a writing transaction is refused with when the registry moved, or is moving, to another place.
+pub(crate) const DEPARTED: &str = "this registry was moved to another database";
+
 /// The database, as one handle to read with and one to write with.
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
@@ -75,11 +84,19 @@ impl Db {
     /// # Errors
     /// When the database can't be opened or a migration fails.
     pub(crate) async fn open(url: &str) -> Result<Self, DbErr> {
-        let writer = connect(url, 1).await?;
-        migrate(&writer).await?;
+        let db = Self::connect(url).await?;
+        migrate(&db.writer).await?;
+        Ok(db)
+    }
+
+    /// Connects, and leaves the schema as it is: for what brings a schema of its own.
+    ///
+    /// # Errors
+    /// When the database can't be opened.
+    pub(crate) async fn connect(url: &str) -> Result<Self, DbErr> {
         Ok(Self {
+            writer: connect(url, 1).await?,
             reader: connect(url, MAX_READERS).await?,
-            writer,
         })
     }
 
@@ -98,16 +115,21 @@ async fn migrate(writer: &DatabaseConnection) -> Result<(), DbErr> {
     txn.commit().await
 }
 
+/// A writing transaction, whoever asks for it: of a migration, and of what a move does to the place that it leaves.
 async fn begin(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    let txn = writer.begin_with_options(options).await?;
+    let txn = begin_unlocked(writer).await?;
     if txn.get_database_backend() == DbBackend::Postgres {
         txn.execute_unprepared(LOCK_WRITERS).await?;
     }
     Ok(txn)
+}
+
+async fn begin_unlocked(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    writer.begin_with_options(options).await
 }
 
 async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, DbErr> {
@@ -139,8 +161,31 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
 /// Begins the one transaction of an operation that writes. Nothing slow may happen while it is open.
 ///
 /// # Errors
-/// When the database is down or stays locked.
+/// [`DEPARTED`] when the registry is not here any more; when the database is down or stays locked.
 pub(crate) async fn write_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
+    let txn = begin_unlocked(&db.writer).await?;
+    let departed = match txn.get_database_backend() {
+        // One round trip. The second statement sees what was committed when the first had its lock; each counts its rows.
+        DbBackend::Postgres => {
+            let both = format!("{LOCK_WRITERS}; {ASK_DEPARTURE}");
+            txn.execute_unprepared(&both).await?.rows_affected() > 1
+        }
+        _ => txn
+            .query_one_raw(statement(&txn, ASK_DEPARTURE, Vec::new()))
+            .await?
+            .is_some(),
+    };
+    if departed {
+        return Err(DbErr::Custom(DEPARTED.to_owned()));
+    }
+    Ok(txn)
+}
+
+/// The same for what brings a schema or ends a move: whether the registry departed is not asked.
+///
+/// # Errors
+/// When the database is down or stays locked.
+pub(crate) async fn unasked_txn(db: &Db) -> Result<DatabaseTransaction, DbErr> {
     begin(&db.writer).await
 }
 
@@ -182,6 +227,8 @@ pub(crate) enum Fault {
     Unavailable,
     /// It has no room.
     Full,
+    /// The registry moved to another one.
+    Departed,
     /// Anything else.
     Other,
 }
@@ -192,6 +239,7 @@ impl Fault {
         match self {
             Self::Unavailable => "unavailable",
             Self::Full => "full",
+            Self::Departed => "departed",
             Self::Other => "other",
         }
     }
@@ -201,6 +249,7 @@ impl Fault {
 pub(crate) fn fault(error: &DbErr) -> Fault {
     let error = match error {
         DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Fault::Unavailable,
+        DbErr::Custom(what) if what == DEPARTED => return Fault::Departed,
         DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => error,
         _ => return Fault::Other,
     };
@@ -236,6 +285,37 @@ pub(crate) async fn probe(db: &Db) -> Result<(), DbErr> {
 pub(crate) async fn applied_migrations(db: &Db) -> Result<Vec<String>, DbErr> {
     let applied = Migrator::get_applied_migrations(&db.writer).await?;
     Ok(applied.iter().map(|migration| migration.name().to_owned()).collect())
+}
+
+/// The names of the migrations that this build knows, in order.
+pub(crate) fn known_migrations() -> Vec<String> {
+    let known = Migrator::migrations();
+    known.iter().map(|migration| migration.name().to_owned()).collect()
+}
+
+/// Brings the schema to the first `n` migrations, up or down.
+///
+/// # Errors
+/// When one fails.
+pub(crate) async fn migrate_to(txn: &DatabaseTransaction, n: usize) -> Result<(), DbErr> {
+    let applied = Migrator::get_applied_migrations(txn).await?.len();
+    let steps = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
+    if applied < n {
+        return Migrator::up(txn, steps(n - applied)).await;
+    }
+    if applied > n {
+        return Migrator::down(txn, steps(applied - n)).await;
+    }
+    Ok(())
+}
+
+fn statement(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Statement {
+    Statement::from_sql_and_values(conn.get_database_backend(), sql, values)
+}
+
+/// Executes a statement; gives the rows that it changed.
+async fn execute(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64, DbErr> {
+    Ok(conn.execute_raw(statement(conn, sql, values)).await?.rows_affected())
 }
 
 /// Values in one statement: far below what either engine binds.

@@ -231,6 +231,10 @@ async fn delete_frames(app: &App, doomed: &[(Uuid, u64)], before: i64) -> ApiRes
     let mut going = Vec::new();
     let mut deleted = Frames::default();
     let txn = db::write_txn(&app.db).await?;
+    // A backup or a move copies what its snapshot named; it tells who writes in this very order.
+    if db::hold::any(&txn).await? {
+        return Ok(deleted);
+    }
     for (id, stored_bytes) in doomed {
         if db::collect::begin_delete(&txn, *id, before).await? {
             going.push(*id);

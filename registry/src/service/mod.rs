@@ -13,6 +13,7 @@ pub(crate) mod examine;
 pub(crate) mod fsck;
 pub(crate) mod gauges;
 pub(crate) mod join;
+pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod locate;

@@ -2,6 +2,7 @@
 //! is harmless; nothing here depends on conditional puts or on listing.
 
 pub(crate) mod key;
+mod named;
 mod room;
 mod s3;
 

@@ -9,6 +9,7 @@ mod database;
 mod delete;
 mod direct;
 pub(crate) mod fixture;
+mod keep;
 mod lease;
 mod lease_again;
 mod model;
