@@ -9,6 +9,7 @@ pub mod evaluable;
 pub mod frame;
 mod json;
 pub mod manifest;
+mod pack;
 mod pickle;
 mod planes;
 mod rebuild;
