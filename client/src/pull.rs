@@ -11,19 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fineline_api::{CheckpointFile, Reference, RunName};
+use fineline_format::frame::Decoder;
 use fineline_format::{Digest, FileEntry, Manifest};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{RwLock, Semaphore};
 
-use crate::blocking::blocking;
+use crate::blocking::{Tools, blocking};
 use crate::checkpoint::ready_digest;
 use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::partial::{self, Existing};
 use crate::progress::{Meter, Phase, Progress};
 
-/// Chunks in flight at once, over all files; each holds a frame and its raw bytes.
-const N_CHUNKS_IN_FLIGHT: usize = 8;
+/// Raw bytes of chunks in flight at once, over all files: asked for, received, written, or waiting for their turn to be
+/// hashed. There may be a frame beside each.
+const HELD_BYTES: usize = 96 << 20;
 const N_FILES_AT_ONCE: usize = 4;
 
 /// How a pull meets what is there.
@@ -54,7 +56,8 @@ pub struct PullOutcome {
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) run: RunName,
-    pub(crate) fetching: Semaphore,
+    pub(crate) held: Arc<Semaphore>,
+    pub(crate) decoders: Tools<Decoder>,
     /// Read-locked by whatever works on a file.
     pub(crate) working: Arc<RwLock<()>>,
     pub(crate) meter: Meter,
@@ -93,7 +96,8 @@ pub async fn pull(
     let shared = Arc::new(Shared {
         client: client.clone(),
         run: run.clone(),
-        fetching: Semaphore::new(N_CHUNKS_IN_FLIGHT),
+        held: Arc::new(Semaphore::new(HELD_BYTES)),
+        decoders: Tools::new(),
         working: Arc::default(),
         meter: hashing.next(Phase::Receiving, wanted_bytes),
         received_bytes: AtomicU64::new(0),

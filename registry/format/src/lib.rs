@@ -1,8 +1,9 @@
 //! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, and suites of tasks.
+//! splitter, the frame codec, suites of tasks, and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
+mod buffers;
 pub mod digest;
 mod error;
 pub mod evaluable;
@@ -23,6 +24,7 @@ pub mod weights;
 mod yaml;
 mod zip;
 
+pub use buffers::{Buffer, Buffers};
 pub use digest::{Digest, Hasher};
 pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};

@@ -11,6 +11,7 @@ pub(crate) mod enqueue;
 pub(crate) mod evaluation;
 pub(crate) mod examine;
 pub(crate) mod fsck;
+pub(crate) mod intake;
 pub(crate) mod join;
 pub(crate) mod kept;
 pub(crate) mod lease;

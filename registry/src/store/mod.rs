@@ -4,14 +4,19 @@
 pub(crate) mod key;
 mod room;
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fineline_format::Buffers;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
+
+/// Chunks and frames whose memory is kept for the next ones.
+const MAX_IDLE_BUFFERS: usize = 6;
 
 /// Where frames lie.
 #[derive(Debug, Clone)]
@@ -19,6 +24,8 @@ pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
     /// The folder, where it is one.
     dir: Option<PathBuf>,
+    /// What frames are read into.
+    buffers: Buffers,
 }
 
 /// Why an object can't be had or kept.
@@ -45,6 +52,7 @@ impl Store {
             return Ok(Self {
                 objects: Arc::new(InMemory::new()),
                 dir: None,
+                buffers: Buffers::new(MAX_IDLE_BUFFERS),
             });
         }
         let Some(dir) = url.strip_prefix("file://") else {
@@ -56,6 +64,7 @@ impl Store {
         Ok(Self {
             objects: Arc::new(local.with_fsync(true)),
             dir: Some(PathBuf::from(dir)),
+            buffers: Buffers::new(MAX_IDLE_BUFFERS),
         })
     }
 
@@ -80,18 +89,30 @@ impl Store {
             .map_err(|error| self.sort_out(key.as_ref(), &error))
     }
 
+    /// The memory of frames, for those who make or decode them too.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
     /// The frame with that id.
     pub(crate) async fn get_frame(&self, id: Uuid) -> Result<Bytes, StoreError> {
         let key = key::frame(id);
-        let object = self
-            .objects
-            .get(&key)
-            .await
-            .map_err(|error| self.sort_out(key.as_ref(), &error))?;
-        object
-            .bytes()
-            .await
-            .map_err(|error| self.sort_out(key.as_ref(), &error))
+        let object = self.objects.get(&key).await;
+        let object = object.map_err(|error| self.sort_out(key.as_ref(), &error))?;
+        let size = object.meta.size;
+        // A folder's file is read here and not by `object_store`, which would take fresh memory for each.
+        let GetResultPayload::File(file, _) = object.payload else {
+            let bytes = object.bytes().await;
+            return bytes.map_err(|error| self.sort_out(key.as_ref(), &error));
+        };
+        let failed = |error: &dyn std::fmt::Display| StoreError::Other(format!("`{key}`: {error}"));
+        let mut frame = self
+            .buffers
+            .empty(usize::try_from(size).map_err(|error| failed(&error))?);
+        let read = move || (&file).take(size).read_to_end(&mut frame).map(|_| frame);
+        let read = tokio::task::spawn_blocking(read).await;
+        let frame = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(Bytes::from_owner(frame))
     }
 
     /// The stored bytes of a frame; `None` when its object is not there.
