@@ -156,11 +156,13 @@ async fn a_byte_flipped_in_a_frame() {
         let get = |verify| chunk::get(&fixture.app, &planted.pusher.caller, planted.victim.digest, verify);
         let handed_out = frame::decode(&get(false).await.unwrap()).map(|raw| Digest::of(&raw));
         assert_ne!(handed_out, Ok(planted.victim.digest), "byte {at}");
-        if at == 0 {
-            // Until somebody asks, nobody knows.
-            assert!(planted.found(false).await.is_empty());
-        }
         assert!(get(true).await.is_err(), "byte {at}");
+        let known = db::frame::find_chunk(fixture.app.db.reader(), &planted.victim.digest).await;
+        assert!(known.unwrap().unwrap().damaged, "byte {at}");
+        // As if nobody had asked.
+        content::set_damaged(&fixture.app, &planted.victim, false)
+            .await
+            .unwrap();
     }
     planted.assert_read_fails().await;
     assert!(

@@ -81,7 +81,9 @@ async fn a_file_cut_otherwise_elsewhere_is_served_whole_with_chunks_that_may_be_
     let revision = checkpoint::resolve(&fixture.app, &second.caller, &second.run, &Reference::Step(1)).await;
     for file in checkpoint::files(&fixture.app, &revision.unwrap(), true).await.unwrap() {
         for piece in file.chunks {
-            chunk::get(&fixture.app, &second.caller, piece.digest, true).await.unwrap();
+            chunk::get(&fixture.app, &second.caller, piece.digest, true)
+                .await
+                .unwrap();
         }
     }
     fixture.assert_sound().await;

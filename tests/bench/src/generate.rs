@@ -35,19 +35,28 @@ pub(crate) fn checkpoint(dir: &Path, size_bytes: u64, seed: u64) -> Result<()> {
             let name = format!("model-{:05}-of-{N_SHARDS:05}.safetensors", shard + 1);
             let tensors = tensors(shard, rows_per_shard);
             for (tensor, _) in &tensors {
-                write!(names, "{}\"{tensor}\":\"{name}\"", if names.is_empty() { "" } else { "," })?;
+                write!(
+                    names,
+                    "{}\"{tensor}\":\"{name}\"",
+                    if names.is_empty() { "" } else { "," }
+                )?;
             }
             let path = dir.join(name);
             writers.push(scope.spawn(move || write_shard(&path, &tensors, mix(seed ^ (shard << 32)))));
         }
         for writer in writers {
-            writer.join().map_err(|_| anyhow::anyhow!("a shard's writer panicked"))??;
+            writer
+                .join()
+                .map_err(|_| anyhow::anyhow!("a shard's writer panicked"))??;
         }
         Ok::<_, anyhow::Error>(())
     })?;
     let index = format!("{{\"metadata\":{{\"total_size\":{size_bytes}}},\"weight_map\":{{{names}}}}}");
     std::fs::write(dir.join("model.safetensors.index.json"), index)?;
-    std::fs::write(dir.join("config.json"), r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#)?;
+    std::fs::write(
+        dir.join("config.json"),
+        r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#,
+    )?;
     Ok(())
 }
 

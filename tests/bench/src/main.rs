@@ -97,9 +97,19 @@ fn flat(arguments: &Arguments) -> Result<()> {
     let (first, last) = (peaks.first().context("no size")?, peaks.last().context("no size")?);
     for ((end, small), (_, large)) in first.iter().zip(last) {
         let (growth, mib) = (large.saturating_sub(*small), 1 << 20);
-        say(&format!("{end}: {} MiB, {} MiB more than for the smallest", large / mib, growth / mib));
-        ensure!(*large < MAX_PEAK_BYTES, "{end} takes {large} bytes, {MAX_PEAK_BYTES} are the bound");
-        ensure!(growth < MAX_GROWTH_BYTES, "{end} takes {growth} bytes more, {MAX_GROWTH_BYTES} are the bound");
+        say(&format!(
+            "{end}: {} MiB, {} MiB more than for the smallest",
+            large / mib,
+            growth / mib
+        ));
+        ensure!(
+            *large < MAX_PEAK_BYTES,
+            "{end} takes {large} bytes, {MAX_PEAK_BYTES} are the bound"
+        );
+        ensure!(
+            growth < MAX_GROWTH_BYTES,
+            "{end} takes {growth} bytes more, {MAX_GROWTH_BYTES} are the bound"
+        );
     }
     say("memory is flat");
     Ok(())

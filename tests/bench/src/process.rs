@@ -66,7 +66,10 @@ pub(crate) fn look(pid: u32) -> Result<Taken> {
     let (_, fields) = stat.rsplit_once(')').context("no stat")?;
     let ticks = |at: usize| -> Result<f64> { Ok(fields.split_whitespace().nth(at).context("short stat")?.parse()?) };
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak")?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no peak")?;
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
     Ok(Taken {
         wall_s: 0.0,
@@ -81,7 +84,12 @@ pub(crate) struct Background(Child);
 
 impl Background {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        Ok(Self(command.stdin(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?))
+        Ok(Self(
+            command
+                .stdin(Stdio::null())
+                .spawn()
+                .with_context(|| format!("{command:?}"))?,
+        ))
     }
 
     pub(crate) fn look(&self) -> Result<Taken> {

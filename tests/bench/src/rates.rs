@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -71,7 +71,9 @@ pub(crate) fn measure(data: &Path, to: &Path) -> Result<Rates> {
                 scope.spawn(move || work(shard, to, worker))
             })
             .collect();
-        let worked = workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
+        let worked = workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
         worked.collect::<Result<Vec<_>>>()
     })?;
     let mean = |of: fn(&Rates) -> f64| worked.iter().map(of).sum::<f64>() / n_cores as f64;
@@ -88,14 +90,29 @@ pub(crate) fn measure(data: &Path, to: &Path) -> Result<Rates> {
     })
 }
 
-/// `openssl speed`: core-seconds for a byte, on all cores at once.
+/// `openssl speed` on all cores at once: core-seconds for a byte. One program a core, since with its own `-multi` it counts
+/// the time that other programs take too.
 fn sha256(n_cores: usize) -> Result<f64> {
-    let mut command = Command::new("openssl");
-    command.args(["speed", "-seconds", "1", "-bytes", "1048576", "-evp", "sha256", "-multi"]);
-    let output = command.arg(n_cores.to_string()).output().context("openssl")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let rate = text.split_whitespace().rev().find_map(|word| word.strip_suffix('k')?.parse::<f64>().ok());
-    Ok(n_cores as f64 / (1000.0 * rate.with_context(|| format!("openssl said {text}"))?))
+    let start = || {
+        let mut command = Command::new("openssl");
+        command.args(["speed", "-seconds", "1", "-bytes", "1048576", "-evp", "sha256"]);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("openssl")
+    };
+    let running: Vec<_> = (0..n_cores).map(|_| start()).collect::<Result<_>>()?;
+    let mut core_s = 0.0;
+    for child in running {
+        let text = String::from_utf8_lossy(&child.wait_with_output()?.stdout).into_owned();
+        let rate = text
+            .split_whitespace()
+            .rev()
+            .find_map(|word| word.strip_suffix('k')?.parse::<f64>().ok());
+        core_s += 1.0 / (1000.0 * rate.with_context(|| format!("openssl said {text}"))?);
+    }
+    Ok(core_s / n_cores as f64)
 }
 
 fn work(shard: &Path, to: &Path, worker: usize) -> Result<Rates> {

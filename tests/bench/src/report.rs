@@ -26,7 +26,10 @@ impl Report {
              Written by `tests/bench/transfer.sh`; the words under \"What was changed\" stand in `tests/bench/notes.md`.\n\n",
         );
         let (date, machine) = (chrono::Utc::now().format("%Y-%m-%d %H:%M UTC"), machine());
-        let _ = writeln!(page, "{date}; {machine}. {repeat} rounds; each cell is the median (minimum).\n");
+        let _ = writeln!(
+            page,
+            "{date}; {machine}. {repeat} rounds; each cell is the median (minimum).\n"
+        );
         page.push_str(METHOD);
         for (mib, place, rounds) in &self.0 {
             section(&mut page, *mib, place, rounds);
@@ -65,19 +68,38 @@ fn section(page: &mut String, mib: u64, place: &str, rounds: &[Round]) {
     let limit = |name: &str, of: &dyn Fn(&Round) -> f64, page: &mut String| {
         let seconds = values(rounds, of);
         let rate = values(rounds, |round| raw(round) / of(round) / 1e6);
-        let _ = writeln!(page, "| {name}: the limit | {} | {} | 1 | | | |", cell(&seconds, 2), cell(&rate, 0));
+        let _ = writeln!(
+            page,
+            "| {name}: the limit | {} | {} | 1 | | | |",
+            cell(&seconds, 2),
+            cell(&rate, 0)
+        );
     };
     limit("push", &|round| round.rates.push_s(raw(round), round.in_memory), page);
-    row(page, "**fineline push**", rounds, |round| (round.push, Some(round.push_server)), |round| {
-        Some(round.rates.push_s(raw(round), round.in_memory))
-    });
+    row(
+        page,
+        "**fineline push**",
+        rounds,
+        |round| (round.push, Some(round.push_server)),
+        |round| Some(round.rates.push_s(raw(round), round.in_memory)),
+    );
     row(page, "restic backup", rounds, |round| (round.backup, None), |_| None);
     limit("pull", &|round| round.rates.pull_s(raw(round), round.in_memory), page);
-    row(page, "**fineline pull**", rounds, |round| (round.pull, Some(round.pull_server)), |round| {
-        Some(round.rates.pull_s(raw(round), round.in_memory))
-    });
+    row(
+        page,
+        "**fineline pull**",
+        rounds,
+        |round| (round.pull, Some(round.pull_server)),
+        |round| Some(round.rates.pull_s(raw(round), round.in_memory)),
+    );
     row(page, "restic restore", rounds, |round| (round.restore, None), |_| None);
-    row(page, "`openssl dgst` + `cp` + `sync`", rounds, |round| (round.copy, None), |_| None);
+    row(
+        page,
+        "`openssl dgst` + `cp` + `sync`",
+        rounds,
+        |round| (round.copy, None),
+        |_| None,
+    );
     profile(page, rounds);
 }
 
@@ -94,27 +116,43 @@ fn row(
         .iter()
         .filter_map(|round| Some(limit(round)? / taken(round).0.wall_s))
         .collect();
-    let ratio = if ratios.is_empty() { String::new() } else { cell(&ratios, 2) };
+    let ratio = if ratios.is_empty() {
+        String::new()
+    } else {
+        cell(&ratios, 2)
+    };
     let cpu = values(rounds, |round| {
         let (client, server) = taken(round);
         client.cpu_s() + server.unwrap_or_default().cpu_s()
     });
     let peak = |of: &dyn Fn(&Round) -> Option<u64>| {
-        let peaks: Vec<f64> = rounds.iter().filter_map(|round| Some(of(round)? as f64 / (1 << 20) as f64)).collect();
-        peaks.iter().copied().reduce(f64::max).map_or_else(String::new, |peak| format!("{peak:.0}"))
+        let peaks: Vec<f64> = rounds
+            .iter()
+            .filter_map(|round| Some(of(round)? as f64 / (1 << 20) as f64))
+            .collect();
+        peaks
+            .iter()
+            .copied()
+            .reduce(f64::max)
+            .map_or_else(String::new, |peak| format!("{peak:.0}"))
     };
     let (client, server) = (
         peak(&|round| taken(round).1.map(|_| taken(round).0.peak_bytes)),
         peak(&|round| taken(round).1.map(|server| server.peak_bytes)),
     );
     let (seconds, rate, cpu) = (cell(&seconds, 2), cell(&rate, 0), cell(&cpu, 2));
-    let _ = writeln!(page, "| {name} | {seconds} | {rate} | {ratio} | {cpu} | {client} | {server} |");
+    let _ = writeln!(
+        page,
+        "| {name} | {seconds} | {rate} | {ratio} | {cpu} | {client} | {server} |"
+    );
 }
 
 /// What the processors did: the work of the limit by its parts, and what both programs took.
 fn profile(page: &mut String, rounds: &[Round]) {
     let gib = |of: &dyn Fn(&Round) -> f64| {
-        let core_s = values(rounds, |round| of(round) / (round.raw_bytes as f64 / (1u64 << 30) as f64));
+        let core_s = values(rounds, |round| {
+            of(round) / (round.raw_bytes as f64 / (1u64 << 30) as f64)
+        });
         format!("{:.2}", median(&core_s))
     };
     let raw = |round: &Round| round.raw_bytes as f64;
@@ -176,13 +214,23 @@ fn cell(values: &[f64], digits: usize) -> String {
 
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let n_cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("?");
     let version = |program: &str, flag: &str| {
-        let output = Command::new(program).arg(flag).output().map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
+        let output = Command::new(program)
+            .arg(flag)
+            .output()
+            .map(|output| output.stdout)
+            .unwrap_or_default();
+        String::from_utf8_lossy(&output)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     };
     format!(
         "{n_cores} cores of {}, load {load} at the end; {}; {}",

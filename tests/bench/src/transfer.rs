@@ -159,7 +159,10 @@ fn copy(from: &Path, to: &Path) -> Command {
 
 fn restic(repository: &Path, arguments: &[&str]) -> Command {
     let mut restic = Command::new("restic");
-    restic.args(["--quiet", "--no-cache", "--repo"]).arg(repository).args(arguments);
+    restic
+        .args(["--quiet", "--no-cache", "--repo"])
+        .arg(repository)
+        .args(arguments);
     restic.env("RESTIC_PASSWORD", "bench").stderr(Stdio::null());
     restic
 }
