@@ -28,6 +28,8 @@ const N_FILES_AT_ONCE: usize = 4;
 const N_BATCHES: usize = 16;
 /// Raw bytes of chunks that are read, encoded or on their way.
 const HELD_BYTES: u32 = 96 << 20;
+/// What is hashed twice while it is in a core's cache.
+const BLOCK_BYTES: usize = 128 << 10;
 /// The most that one batch holds: the largest chunk.
 const BATCH_BYTES: u32 = PIECE_BYTES as u32;
 
@@ -68,6 +70,12 @@ pub(crate) async fn pass(cuts: &Cuts, sender: Option<&Sender>, buffers: &Buffers
     let held = Arc::new(Semaphore::new(HELD_BYTES as usize));
     let (batches, mut waiting) = mpsc::unbounded_channel();
     let hand_on = sender.map(|_| batches);
+    let n_long = cuts
+        .iter()
+        .filter(|(local, _)| local.size_bytes > u64::from(HELD_BYTES))
+        .count();
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores_are_busy = n_long.min(N_FILES_AT_ONCE) >= n_cores;
     let reading = async {
         let reads = (0..cuts.len()).map(|at| {
             let (cuts, meter) = (Arc::clone(cuts), meter.clone());
@@ -77,6 +85,7 @@ pub(crate) async fn pass(cuts: &Cuts, sender: Option<&Sender>, buffers: &Buffers
                 buffers: buffers.clone(),
                 hand_on: hand_on.clone(),
                 meter,
+                cores_are_busy,
             };
             blocking(move || reader.read(&cuts[at].0, &cuts[at].1))
         });
@@ -111,6 +120,8 @@ struct Reader {
     buffers: Buffers,
     hand_on: Option<mpsc::UnboundedSender<Batch>>,
     meter: Meter,
+    /// Whether there are as many long files as cores.
+    cores_are_busy: bool,
 }
 
 /// A chunk that was read and not yet hashed.
@@ -132,9 +143,7 @@ impl Reader {
                 return Err(Error::Changed(local.location.clone()));
             };
             let read = next_batch(&mut cuts, &open, &self.buffers).map_err(|error| local.read_error(error))?;
-            let feed = || read.iter().for_each(|(raw, _)| file_hasher.update(raw.as_ref()));
-            let digest = || read.par_iter().map(|(raw, _)| Digest::of(raw.as_ref())).collect();
-            let ((), digests): ((), Vec<Digest>) = rayon::join(feed, digest);
+            let digests = self.hash(&read, &mut file_hasher);
             let pieces: Vec<Piece> = read.into_iter().zip(digests).map(piece).collect();
             chunks.extend(pieces.iter().map(|piece| piece.chunk));
             self.pass_on(pieces, permit);
@@ -146,6 +155,26 @@ impl Reader {
             digest: file_hasher.finish(),
             chunks,
         })
+    }
+
+    /// Hashes a batch as chunks and as the next part of their file. Where the cores have files of their own each does both
+    /// by blocks, the second time out of its cache; else both go on beside each other.
+    fn hash(&self, read: &[Read1], file_hasher: &mut Hasher) -> Vec<Digest> {
+        if !self.cores_are_busy {
+            let feed = || read.iter().for_each(|(raw, _)| file_hasher.update(raw.as_ref()));
+            let digest = || read.par_iter().map(|(raw, _)| Digest::of(raw.as_ref())).collect();
+            let ((), digests) = rayon::join(feed, digest);
+            return digests;
+        }
+        let both = |(raw, _): &Read1| {
+            let mut hasher = Hasher::new();
+            for block in raw.as_ref().chunks(BLOCK_BYTES) {
+                hasher.update(block);
+                file_hasher.update(block);
+            }
+            hasher.finish()
+        };
+        read.iter().map(both).collect()
     }
 
     fn pass_on(&self, pieces: Vec<Piece>, mut permit: OwnedSemaphorePermit) {
@@ -258,5 +287,33 @@ impl Read for Section<'_> {
         self.open.read_exact_at(self.offset, &mut buf[..n])?;
         self.offset += n as u64;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Phase;
+
+    #[tokio::test]
+    async fn a_batch_is_hashed_the_same_beside_each_other_and_by_blocks() {
+        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|n| (n / 3) as u8).collect();
+        let raw = |range: std::ops::Range<usize>| (Raw::Vec(bytes[range].to_vec()), Element::Unknown);
+        let read = [raw(0..7), raw(7..2 * BLOCK_BYTES), raw(2 * BLOCK_BYTES..bytes.len())];
+        for cores_are_busy in [false, true] {
+            let reader = Reader {
+                handle: Handle::current(),
+                held: Arc::new(Semaphore::new(0)),
+                buffers: Buffers::new(0),
+                hand_on: None,
+                meter: Meter::new(|_| {}, Phase::Hashing, 0),
+                cores_are_busy,
+            };
+            let mut file_hasher = Hasher::new();
+            let digests = reader.hash(&read, &mut file_hasher);
+            assert_eq!(file_hasher.finish(), Digest::of(&bytes), "{cores_are_busy}");
+            let each: Vec<_> = read.iter().map(|(raw, _)| Digest::of(raw.as_ref())).collect();
+            assert_eq!(digests, each, "{cores_are_busy}");
+        }
     }
 }

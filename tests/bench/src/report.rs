@@ -34,7 +34,7 @@ impl Report {
         for (mib, place, rounds) in &self.0 {
             section(&mut page, *mib, place, rounds);
         }
-        page.push_str("\n");
+        page.push('\n');
         page.push_str(notes);
         page
     }
