@@ -62,12 +62,14 @@ impl Client {
         self.json(call.json(&LocateChunks { digests })).await
     }
 
-    /// A chunk's frame.
+    /// A chunk's frame, as it is stored: decode it, and compare its digest. With `verify` the registry does so first, and
+    /// knows of the damage from then on; ask so when what came is not the chunk.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`] when no checkpoint that the token reads holds it.
-    pub async fn get_chunk(&self, run: &RunName, digest: Digest) -> Result<Bytes> {
-        Ok(self.send(&Call::get(chunk_path(run, digest))).await?.body)
+    pub async fn get_chunk(&self, run: &RunName, digest: Digest, verify: bool) -> Result<Bytes> {
+        let call = Call::get(chunk_path(run, digest)).query("verify", verify.then_some(true));
+        Ok(self.send(&call).await?.body)
     }
 }
 

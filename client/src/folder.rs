@@ -160,8 +160,8 @@ impl LocalFile {
 /// An open file, read at any offset from any thread.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    file: File,
-    size_bytes: u64,
+    pub(crate) file: File,
+    pub(crate) size_bytes: u64,
 }
 
 impl ReadAt for OpenFile {
@@ -186,6 +186,22 @@ impl ReadAt for OpenFile {
         }
         Ok(())
     }
+}
+
+/// Writes all of `bytes` at `offset`, from any thread.
+#[cfg(unix)]
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Writes all of `bytes` at `offset`, from any thread.
+#[cfg(windows)]
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        done += std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use fineline_api::evaluation::LEASE_HEADER;
+use fineline_format::{Buffers, MAX_CHUNK_BYTES};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -20,6 +21,8 @@ use crate::direct::Direct;
 use crate::error::{Error, Refusal, Result};
 use crate::pulse::Pulse;
 
+/// Frames and chunks whose memory is kept for the next ones.
+const MAX_IDLE_BUFFERS: usize = 6;
 /// The largest answer that is read into memory: a suite's file, a long recipe.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// The first wait before a retry; each further one doubles it.
@@ -57,6 +60,8 @@ pub struct Client {
     http: reqwest::Client,
     base: Arc<Url>,
     options: Arc<ClientOptions>,
+    /// The memory of frames and chunks.
+    buffers: Buffers,
     // The values are marked sensitive, so that `Debug` does not show them.
     authorization: Option<HeaderValue>,
     lease: Option<HeaderValue>,
@@ -107,6 +112,7 @@ impl Client {
             http,
             base: Arc::new(base),
             options: Arc::new(options),
+            buffers: Buffers::new(MAX_IDLE_BUFFERS),
             authorization,
             lease: None,
         })
@@ -135,6 +141,10 @@ impl Client {
     /// A request to another host than the registry: it has neither token nor lease.
     pub(crate) fn foreign(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url)
+    }
+
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Sends a call and reads its answer as JSON.
@@ -219,7 +229,8 @@ impl Client {
         };
         let mut response = request.send().await.map_err(broken)?;
         pulse.beat();
-        let mut body = BytesMut::new();
+        let said = response.content_length().and_then(|said| usize::try_from(said).ok());
+        let mut body = self.buffers.empty(said.unwrap_or(0).min(MAX_CHUNK_BYTES));
         while let Some(part) = response.chunk().await.map_err(broken)? {
             pulse.beat();
             if body.len() + part.len() > MAX_ANSWER_BYTES {
@@ -227,7 +238,7 @@ impl Client {
             }
             body.extend_from_slice(&part);
         }
-        judge(&response, shown, body.freeze())
+        judge(&response, shown, Bytes::from_owner(body))
     }
 }
 

@@ -77,6 +77,7 @@ mod error;
 mod folder;
 mod page;
 mod partial;
+mod pass;
 mod plan;
 mod progress;
 mod pulse;

@@ -1,26 +1,34 @@
-//! One file of a pull: put together in `NAME.fineline-partial`, compared with its digest, then renamed.
+//! One file of a pull: put together in `NAME.fineline-partial`, hashed as it comes in, then renamed.
 //!
-//! **Invariant:** a chunk is written only after its own SHA-256 was compared; no link is followed on the way to a file.
+//! Chunks come in any order, within bounds, and are written where they belong; the file's SHA-256 takes them in order from
+//! memory. That alone proves every byte, so a chunk's own digest is compared only to find out which one is wrong.
+//!
+//! **Invariant:** a file gets its name only when the SHA-256 of its bytes was compared; no link is followed on the way to
+//! a file.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fineline_api::{CheckpointFile, ChunkRef};
-use fineline_format::{Digest, Hasher, MAX_CHUNK_BYTES, frame};
+use fineline_format::frame::{self, Decoder};
+use fineline_format::{Buffer, Digest, Hasher, MAX_CHUNK_BYTES, ReadAt as _};
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
-use crate::folder::PARTIAL_SUFFIX;
+use crate::folder::{OpenFile, PARTIAL_SUFFIX, write_all_at};
 use crate::pull::Shared;
 
 const READ_BYTES: usize = 1 << 20;
-/// Fetches begun at once for one file; the pull's semaphore bounds them over all files.
-const N_AHEAD: usize = 8;
+/// Chunks of one file that are fetched, or done before their turn; the pull's semaphore bounds their bytes over all files.
+const N_AHEAD: usize = 16;
+/// So much is written before the disk is told to begin with it: at the end it would have to do all at once.
+const SYNC_EVERY_BYTES: u64 = 64 << 20;
 
 /// What is where a file is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +39,23 @@ pub(crate) enum Existing {
     Other,
 }
 
-/// Where in a file a chunk is wanted; a chunk that stands in it twice is fetched once.
-type Wanted = BTreeMap<Digest, (u64, Vec<u64>)>;
+/// A part of a file, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// To be fetched and written at these offsets, the first of which is its place in the order.
+    Wanted { chunk: ChunkRef, offsets: Vec<u64> },
+    /// In the partial file by the time that its turn comes.
+    There { offset: u64, size_bytes: u64 },
+}
+
+/// A file that is being put together.
+struct Partial {
+    path: PathBuf,
+    file: OpenFile,
+    written_bytes: AtomicU64,
+    /// What went wrong when the disk was told to begin: told at the end, since the system tells it once.
+    sync_failure: Mutex<Option<io::Error>>,
+}
 
 /// Where the file goes, once it is sure that no link or file is in the way of its folders.
 pub(crate) fn place(dir: &Path, path: &str) -> Result<PathBuf> {
@@ -77,22 +100,36 @@ pub(crate) fn look(to: &Path, file: &CheckpointFile) -> Result<Existing> {
 
 /// Fetches what is missing of a file and gives it its name.
 pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: PathBuf) -> Result<()> {
-    let part = Arc::new(partial_path(&to));
-    let (opened, listed) = (Arc::clone(&part), file.clone());
-    let (wanted, kept_bytes) = work(&shared, move || open_partial(&opened, &listed)).await?;
+    let (part, listed) = (partial_path(&to), file.clone());
+    let (partial, parts, kept_bytes) = work(&shared, move || open_partial(part, &listed)).await?;
+    let partial = Arc::new(partial);
     shared.kept_bytes.fetch_add(kept_bytes, Ordering::Relaxed);
     shared.meter.add(kept_bytes);
-    let expected = wanted.iter().map(|(digest, (size_bytes, _))| (*digest, *size_bytes));
-    shared.direct.expect(expected).await;
-    let fetches = wanted.into_iter().map(|(digest, (size_bytes, offsets))| {
-        let chunk = ChunkRef { digest, size_bytes };
-        fetch(Arc::clone(&shared), Arc::clone(&part), chunk, offsets)
+    let wanted = parts.iter().filter_map(|part| match part {
+        Part::Wanted { chunk, .. } => Some((chunk.digest, chunk.size_bytes)),
+        Part::There { .. } => None,
     });
-    futures::stream::iter(fetches)
-        .buffer_unordered(N_AHEAD)
-        .try_for_each(|()| async { Ok(()) })
-        .await?;
-    work(&shared, move || finish(&part, &to, &file)).await
+    shared.direct.expect(wanted).await;
+    let (in_order, parts_in_order) = mpsc::unbounded_channel();
+    let hashed = Arc::clone(&partial);
+    let hashing = work(&shared, move || hash_in_order(&hashed, parts_in_order));
+    let fetching = async {
+        let fetches = parts
+            .into_iter()
+            .map(|part| fetch_part(Arc::clone(&shared), Arc::clone(&partial), part));
+        let mut fetched = futures::stream::iter(fetches).buffered(N_AHEAD);
+        while let Some(part) = fetched.try_next().await? {
+            // The hashing ends early only when it fails, and then it says so itself.
+            drop(in_order.send(part));
+        }
+        drop(in_order);
+        Ok(())
+    };
+    let (digest, ()) = tokio::try_join!(hashing, fetching)?;
+    if digest != file.digest {
+        mend(&shared, &partial, &file).await?;
+    }
+    work(&shared, move || finish(&partial, &to)).await
 }
 
 /// Works on a file where it may block; a pull that fails meanwhile waits for the end of it.
@@ -113,15 +150,15 @@ fn partial_path(to: &Path) -> PathBuf {
 }
 
 /// Makes the partial file, or takes up one that is there: what of it has its chunk's digest is kept.
-fn open_partial(part: &Path, file: &CheckpointFile) -> Result<(Wanted, u64)> {
-    if let Some(parent) = part.parent() {
+fn open_partial(path: PathBuf, file: &CheckpointFile) -> Result<(Partial, Vec<Part>, u64)> {
+    if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io("make folder", parent))?;
     }
-    match fs::symlink_metadata(part) {
+    match fs::symlink_metadata(&path) {
         Ok(metadata) if !metadata.is_file() => {
             return Err(Error::Folder(format!(
                 "`{}` is no plain file: take it away",
-                part.display()
+                path.display()
             )));
         }
         _ => {}
@@ -131,80 +168,188 @@ fn open_partial(part: &Path, file: &CheckpointFile) -> Result<(Wanted, u64)> {
         .write(true)
         .create(true)
         .truncate(false)
-        .open(part);
-    let mut handle = open.map_err(Error::io("write", part))?;
-    let held = handle.metadata().map_err(Error::io("read", part))?.len();
-    handle.set_len(file.size_bytes).map_err(Error::io("write", part))?;
-    let mut wanted = Wanted::new();
-    let (mut kept_bytes, mut offset) = (0, 0);
-    for chunk in &file.chunks {
-        let end = offset + chunk.size_bytes;
-        if end <= held && holds(&mut handle, offset, chunk).map_err(Error::io("read", part))? {
-            kept_bytes += chunk.size_bytes;
-        } else {
-            wanted
-                .entry(chunk.digest)
-                .or_insert_with(|| (chunk.size_bytes, Vec::new()))
-                .1
-                .push(offset);
-        }
-        offset = end;
-    }
-    Ok((wanted, kept_bytes))
+        .open(&path);
+    let handle = open.map_err(Error::io("write", &path))?;
+    let held = handle.metadata().map_err(Error::io("read", &path))?.len();
+    handle.set_len(file.size_bytes).map_err(Error::io("write", &path))?;
+    let partial = Partial {
+        file: OpenFile {
+            file: handle,
+            size_bytes: file.size_bytes,
+        },
+        path,
+        written_bytes: AtomicU64::new(0),
+        sync_failure: Mutex::new(None),
+    };
+    let (parts, kept_bytes) = parts(&partial, file, held).map_err(Error::io("read", &partial.path))?;
+    Ok((partial, parts, kept_bytes))
 }
 
-fn holds(handle: &mut File, offset: u64, chunk: &ChunkRef) -> io::Result<bool> {
+/// What is to be done for each chunk of a file of which `held` bytes were there; a chunk that stands in it twice is fetched
+/// once.
+fn parts(partial: &Partial, file: &CheckpointFile, held: u64) -> io::Result<(Vec<Part>, u64)> {
+    let mut parts = Vec::with_capacity(file.chunks.len());
+    let mut wanted: HashMap<Digest, usize> = HashMap::new();
+    let (mut kept_bytes, mut offset) = (0, 0);
+    for chunk in &file.chunks {
+        let size_bytes = chunk.size_bytes;
+        let there = Part::There { offset, size_bytes };
+        if offset + size_bytes <= held && holds(&partial.file, offset, chunk)? {
+            kept_bytes += size_bytes;
+            parts.push(there);
+        } else if let Some(Part::Wanted { offsets, .. }) = wanted.get(&chunk.digest).map(|at| &mut parts[*at]) {
+            offsets.push(offset);
+            parts.push(there);
+        } else {
+            wanted.insert(chunk.digest, parts.len());
+            parts.push(Part::Wanted {
+                chunk: *chunk,
+                offsets: vec![offset],
+            });
+        }
+        offset += size_bytes;
+    }
+    Ok((parts, kept_bytes))
+}
+
+fn holds(file: &OpenFile, offset: u64, chunk: &ChunkRef) -> io::Result<bool> {
     let size = usize::try_from(chunk.size_bytes).unwrap_or(usize::MAX);
     if size > MAX_CHUNK_BYTES {
         return Ok(false);
     }
     let mut raw = vec![0; size];
-    handle.seek(SeekFrom::Start(offset))?;
-    handle.read_exact(&mut raw)?;
+    file.read_exact_at(offset, &mut raw)?;
     Ok(Digest::of(&raw) == chunk.digest)
 }
 
-/// Fetches a chunk and writes it wherever the file has it.
-async fn fetch(shared: Arc<Shared>, part: Arc<PathBuf>, chunk: ChunkRef, offsets: Vec<u64>) -> Result<()> {
-    let _permit = shared.fetching.acquire().await.expect("the semaphore is never closed");
-    let raw = receive(&shared, chunk).await?;
-    let n_bytes = chunk.size_bytes * offsets.len() as u64;
-    work(&shared, move || -> Result<()> {
-        let mut handle = OpenOptions::new()
-            .write(true)
-            .open(&*part)
-            .map_err(Error::io("write", &part))?;
-        for offset in offsets {
-            let written = handle
-                .seek(SeekFrom::Start(offset))
-                .and_then(|_| handle.write_all(&raw));
-            written.map_err(Error::io("write", &part))?;
+/// A part whose bytes are in the file.
+enum Done {
+    /// And still in memory.
+    Raw(Buffer, OwnedSemaphorePermit),
+    There {
+        offset: u64,
+        size_bytes: u64,
+    },
+}
+
+/// Hashes a file's parts as they come, in order; blocking.
+fn hash_in_order(partial: &Partial, mut parts: mpsc::UnboundedReceiver<Done>) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    while let Some(part) = parts.blocking_recv() {
+        match part {
+            Done::Raw(raw, _permit) => hasher.update(&raw),
+            Done::There { offset, size_bytes } => {
+                feed(&mut hasher, &partial.file, offset, size_bytes).map_err(Error::io("read", &partial.path))?;
+            }
         }
-        Ok(())
-    })
-    .await?;
-    fail_point!("pull.chunk_written");
-    shared.meter.add(n_bytes);
+    }
+    Ok(hasher.finish())
+}
+
+fn feed(hasher: &mut Hasher, file: &OpenFile, mut offset: u64, size_bytes: u64) -> io::Result<()> {
+    let end = offset + size_bytes;
+    let mut buf = vec![0; READ_BYTES];
+    while offset < end {
+        let n = READ_BYTES.min(usize::try_from(end - offset).unwrap_or(READ_BYTES));
+        file.read_exact_at(offset, &mut buf[..n])?;
+        hasher.update(&buf[..n]);
+        offset += n as u64;
+    }
     Ok(())
 }
 
-/// A chunk's bytes, compared with its digest: from the bucket where that works, else through the registry. A frame that
-/// the bucket has wrong is asked of the registry too, which reads it there by itself and knows of the damage from then on.
-async fn receive(shared: &Shared, chunk: ChunkRef) -> Result<Vec<u8>> {
+/// Fetches a chunk, unless it is there, and writes it wherever the file has it.
+async fn fetch_part(shared: Arc<Shared>, partial: Arc<Partial>, part: Part) -> Result<Done> {
+    let (chunk, offsets) = match part {
+        Part::There { offset, size_bytes } => return Ok(Done::There { offset, size_bytes }),
+        Part::Wanted { chunk, offsets } => (chunk, offsets),
+    };
+    let n = usize::try_from(chunk.size_bytes)
+        .unwrap_or(usize::MAX)
+        .min(MAX_CHUNK_BYTES);
+    let permits = u32::try_from(n).expect("a chunk has at most 16 MiB");
+    let permit = Arc::clone(&shared.held).acquire_many_owned(permits).await;
+    let permit = permit.expect("the semaphore is never closed");
+    let mut raw = receive(&shared, chunk, n).await?;
+    let n_bytes = chunk.size_bytes * offsets.len() as u64;
+    let to = Arc::clone(&partial);
+    raw = work(&shared, move || write(&to, &raw, &offsets).map(|()| raw)).await?;
+    begin_sync(&shared, &partial, n_bytes).await;
+    fail_point!("pull.chunk_written");
+    shared.meter.add(n_bytes);
+    Ok(Done::Raw(raw, permit))
+}
+
+/// A chunk's bytes, decoded into memory for `n`: from the bucket where that works, else through the registry. What the
+/// registry sends is hashed with the file; what the bucket has is compared at once, and asked of the registry too where it is
+/// wrong.
+async fn receive(shared: &Shared, chunk: ChunkRef, n: usize) -> Result<Buffer> {
     if let Some(frame) = shared.direct.get(chunk.digest, chunk.size_bytes).await {
         let frame_bytes = frame.len() as u64;
         shared.received_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
-        match work(shared, move || unframe(&frame, chunk)).await {
+        let mut raw = shared.client.buffers().empty(0);
+        let unframed = blocking(move || {
+            *raw = unframe(&frame, chunk)?;
+            Ok(raw)
+        });
+        match unframed.await {
             Ok(raw) => {
                 shared.direct.was_right(frame_bytes);
                 return Ok(raw);
             }
             Err(error) => shared.direct.was_wrong(&error),
         }
+        return fetch_verified(shared, chunk).await;
     }
-    let frame = shared.client.get_chunk(&shared.run, chunk.digest).await?;
+    let frame = shared.client.get_chunk(&shared.run, chunk.digest, false).await?;
     shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-    work(shared, move || unframe(&frame, chunk)).await
+    let mut raw = shared.client.buffers().empty(n);
+    let decode = move |decoder: &mut Decoder| {
+        let decoded = decoder.decode(&frame, |piece| raw.extend_from_slice(piece));
+        decoded
+            .is_ok_and(|size_bytes| size_bytes == chunk.size_bytes)
+            .then_some(raw)
+    };
+    match shared.decoders.work(decode).await {
+        Some(raw) => Ok(raw),
+        // A frame that can't be this chunk needs no hash to be found out.
+        None => fetch_verified(shared, chunk).await,
+    }
+}
+
+fn write(partial: &Partial, raw: &[u8], offsets: &[u64]) -> Result<()> {
+    let mut offsets = offsets.iter();
+    let written = offsets.try_for_each(|offset| write_all_at(&partial.file.file, raw, *offset));
+    written.map_err(Error::io("write", &partial.path))
+}
+
+/// Tells the disk now and then to begin with what was written, and does not wait for it.
+async fn begin_sync(shared: &Shared, partial: &Arc<Partial>, n_bytes: u64) {
+    let before = partial.written_bytes.fetch_add(n_bytes, Ordering::Relaxed);
+    if before / SYNC_EVERY_BYTES == (before + n_bytes) / SYNC_EVERY_BYTES {
+        return;
+    }
+    let working = Arc::clone(&shared.working).read_owned().await;
+    let partial = Arc::clone(partial);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = partial.file.file.sync_data() {
+            let mut failure = partial.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(error);
+        }
+        drop(working);
+    });
+}
+
+/// Fetches a chunk that did not come as it should: the registry decodes and hashes it first, so that it learns of damage.
+async fn fetch_verified(shared: &Shared, chunk: ChunkRef) -> Result<Buffer> {
+    let frame = shared.client.get_chunk(&shared.run, chunk.digest, true).await?;
+    shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+    let mut raw = shared.client.buffers().empty(0);
+    blocking(move || {
+        *raw = unframe(&frame, chunk)?;
+        Ok(raw)
+    })
+    .await
 }
 
 fn unframe(bytes: &[u8], chunk: ChunkRef) -> Result<Vec<u8>> {
@@ -221,21 +366,57 @@ fn unframe(bytes: &[u8], chunk: ChunkRef) -> Result<Vec<u8>> {
     Ok(raw)
 }
 
-/// Compares the whole with its digest, makes it last, and gives it its name.
-fn finish(part: &Path, to: &Path, file: &CheckpointFile) -> Result<()> {
-    let digest = hash_file(part).map_err(Error::io("read", part))?;
-    if digest != file.digest {
-        return Err(Error::Corrupt {
-            what: format!("`{}`", part.display()),
-            digest: file.digest,
-            reason: format!("its own is `{digest}`; something else wrote to it, or the registry's recipe is wrong"),
-        });
+/// Fetches the chunks again that are not in a file as their digests say, verified, and compares the whole once more.
+async fn mend(shared: &Shared, partial: &Arc<Partial>, file: &CheckpointFile) -> Result<()> {
+    let (looked_at, listed) = (Arc::clone(partial), file.clone());
+    for (offset, chunk) in work(shared, move || wrong_chunks(&looked_at, &listed)).await? {
+        let raw = fetch_verified(shared, chunk).await?;
+        let to = Arc::clone(partial);
+        work(shared, move || write(&to, &raw, &[offset])).await?;
     }
+    let (whole, size_bytes) = (Arc::clone(partial), file.size_bytes);
+    let digest = work(shared, move || {
+        let mut hasher = Hasher::new();
+        feed(&mut hasher, &whole.file, 0, size_bytes).map_err(Error::io("read", &whole.path))?;
+        Ok::<_, Error>(hasher.finish())
+    });
+    let digest = digest.await?;
+    if digest == file.digest {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        what: format!("`{}`", partial.path.display()),
+        digest: file.digest,
+        reason: format!("its own is `{digest}`; something else wrote to it, or the registry's recipe is wrong"),
+    })
+}
+
+fn wrong_chunks(partial: &Partial, file: &CheckpointFile) -> Result<Vec<(u64, ChunkRef)>> {
+    let mut wrong = Vec::new();
+    let mut offset = 0;
+    for chunk in &file.chunks {
+        if !holds(&partial.file, offset, chunk).map_err(Error::io("read", &partial.path))? {
+            wrong.push((offset, *chunk));
+        }
+        offset += chunk.size_bytes;
+    }
+    Ok(wrong)
+}
+
+/// Makes a file whose bytes were compared last, and gives it its name.
+fn finish(partial: &Partial, to: &Path) -> Result<()> {
     fail_point!("pull.whole");
-    let last = File::open(part)
-        .and_then(|handle| handle.sync_all())
-        .and_then(|()| fs::rename(part, to));
-    last.map_err(Error::io("write", to))
+    let failure = partial
+        .sync_failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let last = match failure {
+        Some(error) => Err(error),
+        None => partial.file.file.sync_all(),
+    };
+    last.and_then(|()| fs::rename(&partial.path, to))
+        .map_err(Error::io("write", to))
 }
 
 fn hash_file(path: &Path) -> io::Result<Digest> {
@@ -263,7 +444,7 @@ mod tests {
     fn what_a_partial_file_holds_is_not_asked_for_again() {
         // Given a file of four chunks, two of them the same, whose first and last were written.
         let dir = tempfile::tempdir().unwrap();
-        let part = dir.path().join("f.fineline-partial");
+        let path = dir.path().join("f.fineline-partial");
         let chunks = vec![chunk(b"aaa"), chunk(b"bb"), chunk(b"bb"), chunk(b"cccc")];
         let file = CheckpointFile {
             path: "f".to_owned(),
@@ -271,18 +452,29 @@ mod tests {
             digest: Digest::of(b"aaabbbbcccc"),
             chunks,
         };
-        fs::write(&part, b"aaa\0\0\0\0cccc").unwrap();
+        fs::write(&path, b"aaa\0\0\0\0cccc").unwrap();
         // When it is taken up, only the middle is wanted, once, for both places.
-        let (wanted, kept_bytes) = open_partial(&part, &file).unwrap();
+        let (partial, parts, kept_bytes) = open_partial(path.clone(), &file).unwrap();
         assert_eq!(kept_bytes, 7);
-        assert_eq!(wanted, Wanted::from([(Digest::of(b"bb"), (2, vec![3, 5]))]));
-        // And it only gets its name when the whole is right.
+        let there = |offset, size_bytes| Part::There { offset, size_bytes };
+        let wanted = Part::Wanted {
+            chunk: chunk(b"bb"),
+            offsets: vec![3, 5],
+        };
+        assert_eq!(parts, [there(0, 3), wanted, there(5, 2), there(7, 4)]);
+        // And once it is written, the parts in order are the file.
+        write(&partial, b"bb", &[3, 5]).unwrap();
+        let (in_order, parts) = mpsc::unbounded_channel();
+        for (offset, size_bytes) in [(0, 3), (3, 4), (7, 4)] {
+            assert!(in_order.send(Done::There { offset, size_bytes }).is_ok());
+        }
+        drop(in_order);
+        assert_eq!(hash_in_order(&partial, parts).unwrap(), file.digest);
+        assert_eq!(wrong_chunks(&partial, &file).unwrap(), []);
         let to = dir.path().join("f");
-        assert!(matches!(finish(&part, &to, &file), Err(Error::Corrupt { .. })));
-        fs::write(&part, b"aaabbbbcccc").unwrap();
-        finish(&part, &to, &file).unwrap();
+        finish(&partial, &to).unwrap();
         assert_eq!(look(&to, &file).unwrap(), Existing::Same);
-        assert!(!part.exists());
+        assert!(!path.exists());
     }
 
     #[test]

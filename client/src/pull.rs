@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fineline_api::{CheckpointFile, Reference, RunName};
+use fineline_format::frame::Decoder;
 use fineline_format::{Digest, FileEntry, Manifest};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{RwLock, Semaphore};
 
-use crate::blocking::blocking;
+use crate::blocking::{Tools, blocking};
 use crate::checkpoint::ready_digest;
 use crate::direct::DirectPull;
 use crate::error::{Error, Result};
@@ -23,8 +24,9 @@ use crate::http::Client;
 use crate::partial::{self, Existing};
 use crate::progress::{Meter, Phase, Progress};
 
-/// Chunks in flight at once, over all files; each holds a frame and its raw bytes.
-const N_CHUNKS_IN_FLIGHT: usize = 8;
+/// Raw bytes of chunks in flight at once, over all files: asked for, received, written, or waiting for their turn to be
+/// hashed. There may be a frame beside each.
+const HELD_BYTES: usize = 96 << 20;
 const N_FILES_AT_ONCE: usize = 4;
 
 /// How a pull meets what is there.
@@ -58,7 +60,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) run: RunName,
     pub(crate) direct: DirectPull,
-    pub(crate) fetching: Semaphore,
+    pub(crate) held: Arc<Semaphore>,
+    pub(crate) decoders: Tools<Decoder>,
     /// Read-locked by whatever works on a file.
     pub(crate) working: Arc<RwLock<()>>,
     pub(crate) meter: Meter,
@@ -98,7 +101,8 @@ pub async fn pull(
         client: client.clone(),
         run: run.clone(),
         direct: DirectPull::new(client, run),
-        fetching: Semaphore::new(N_CHUNKS_IN_FLIGHT),
+        held: Arc::new(Semaphore::new(HELD_BYTES)),
+        decoders: Tools::new(),
         working: Arc::default(),
         meter: hashing.next(Phase::Receiving, wanted_bytes),
         received_bytes: AtomicU64::new(0),

@@ -1,8 +1,10 @@
-//! Pushing a folder as a step: check, split and hash, ask what is missing, send it, commit, wait until it is ready.
+//! Pushing a folder as a step: check it, then read, hash, ask what is missing and send it in one pass, commit, wait until it
+//! is ready. Where the step is there already the folder is hashed first, so that the registry can say that it holds this
+//! very checkpoint, or other bytes, before anything is sent (docs/adr/0008).
 //!
 //! Nothing is visible before the commit. Chunks that arrived stay known to the run, so the same call after any
-//! interruption sends what is still missing and no more. How bytes are cut and hashed stands in `plan`, how they are
-//! sent in `send`.
+//! interruption sends what is still missing and no more. How files are cut stands in `plan`, how they are read and hashed
+//! in `pass`, how they are sent in `send`.
 //!
 //! Several processes that push one step together stand in `ranks`.
 //!
@@ -13,16 +15,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fineline_api::{CreatePushSession, PushSession, PushSessionState, RunName};
+use fineline_api::{CreatePushSession, PushSession, PushSessionState, Reference, RunName};
 use fineline_format::Digest;
+use uuid::Uuid;
 
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::folder::{self, LocalFile};
 use crate::http::Client;
+use crate::pass::{Cuts, pass};
 use crate::plan::{self, Plan};
 use crate::progress::{Meter, Phase, Progress};
-use crate::send::Sender;
+use crate::send::{Sender, Sent};
 use crate::trainer_state::{self, TrainerState};
 
 /// How long the server is asked to wait for the end of verification before it answers.
@@ -72,10 +76,10 @@ pub struct PushOutcome {
     pub not_evaluable: Option<String>,
 }
 
-/// A folder that is ready to be sent.
+/// A folder that was found to be in order.
 pub(crate) struct Prepared {
-    pub(crate) files: Vec<LocalFile>,
-    pub(crate) plan: Plan,
+    pub(crate) cuts: Cuts,
+    pub(crate) size_bytes: u64,
     trainer: TrainerState,
     pub(crate) warnings: Vec<String>,
 }
@@ -97,70 +101,113 @@ pub async fn push(
     options: &PushOptions,
     progress: impl Fn(&Progress) + Send + Sync + 'static,
 ) -> Result<PushOutcome> {
-    let (folder, report) = (dir.to_owned(), Arc::new(progress));
-    let hashing = Arc::clone(&report);
-    let mut prepared = blocking(move || prepare(&folder, plan::check, move |progress| hashing(progress))).await?;
-    let request = describe(step, options, &mut prepared);
-    let plan = &prepared.plan;
-    let mut outcome = PushOutcome {
-        step,
-        digest: plan.manifest.digest(),
-        unchanged: false,
-        size_bytes: plan.manifest.size_bytes(),
-        held_bytes: plan.chunks.iter().map(|chunk| chunk.size_bytes).sum(),
-        sent_bytes: 0,
-        direct_bytes: 0,
-        sent_chunks: 0,
-        warnings: Vec::new(),
-        not_evaluable: None,
+    let folder = dir.to_owned();
+    let mut prepared = blocking(move || prepare(&folder, plan::check)).await?;
+    let mut request = describe(step, options, &mut prepared);
+    fail_point!("push.checked");
+    let is_there = match client.get_checkpoint(run, &Reference::Step(step)).await {
+        Ok(_) => true,
+        Err(Error::NotFound(_)) => false,
+        Err(error) => return Err(error),
     };
-    fail_point!("push.hashed");
-    let mut session = client.create_push_session(run, &request).await?;
+    let phase = if is_there { Phase::Hashing } else { Phase::Sending };
+    let mut meter = Meter::new(progress, phase, prepared.size_bytes);
+    let mut known = None;
+    if is_there {
+        let plan = pass(&prepared.cuts, None, client.buffers(), &meter).await?;
+        request.manifest_digest = Some(plan.manifest.digest());
+        known = Some(plan);
+        fail_point!("push.hashed");
+    }
+    let session = client.create_push_session(run, &request).await?;
     fail_point!("push.opened");
-    if session.state == PushSessionState::Open {
-        let sender = Sender::new(client, run, session.id, &prepared.files);
-        match sender.send(plan, move |progress| report(progress)).await {
-            Ok(sent) => {
-                outcome.held_bytes -= sent.raw_bytes;
-                (outcome.sent_bytes, outcome.sent_chunks) = (sent.frame_bytes, sent.n_chunks);
-                outcome.direct_bytes = sent.direct_bytes;
+    let (plan, sent, session) = match known {
+        Some(plan) if session.state != PushSessionState::Open => (plan, Sent::default(), session),
+        known => {
+            if is_there {
+                meter = meter.next(Phase::Sending, prepared.size_bytes);
             }
-            Err(error) => {
-                // Only a courtesy: a session that hears nothing expires. Where nothing gets through it would only wait.
-                if !matches!(error, Error::Connection { .. } | Error::Stalled { .. }) {
-                    client.abort_push_session(run, session.id).await.ok();
+            let sending = send(client, run, session.id, &prepared, known.as_ref(), &meter);
+            match sending.await {
+                Ok(done) => done,
+                Err(error) => {
+                    // Only a courtesy: a session that hears nothing expires. Where nothing gets through it would only wait.
+                    if !matches!(error, Error::Connection { .. } | Error::Stalled { .. }) {
+                        client.abort_push_session(run, session.id).await.ok();
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
         }
-        fail_point!("push.sent");
-        session = client.commit_push_session(run, session.id, outcome.digest).await?;
-        fail_point!("push.committed");
-    }
+    };
+    meter.next(Phase::Verifying, 0);
     let session = settle(client, run, session).await?;
-    outcome.unchanged = session.unchanged;
-    outcome.warnings = prepared.warnings;
-    outcome.warnings.extend(session.warnings);
-    outcome.not_evaluable = session.not_evaluable;
-    Ok(outcome)
+    let mut warnings = prepared.warnings;
+    warnings.extend(session.warnings);
+    Ok(PushOutcome {
+        step,
+        digest: plan.manifest.digest(),
+        unchanged: session.unchanged,
+        size_bytes: plan.manifest.size_bytes(),
+        held_bytes: plan.chunk_bytes() - sent.raw_bytes,
+        sent_bytes: sent.frame_bytes,
+        direct_bytes: sent.direct_bytes,
+        sent_chunks: sent.n_chunks,
+        warnings,
+        not_evaluable: session.not_evaluable,
+    })
 }
 
-/// All that needs no registry, with the `check` that the folder must pass; blocking.
-pub(crate) fn prepare(
-    dir: &Path,
-    check: impl FnOnce(&[LocalFile]) -> Result<()>,
-    progress: impl Fn(&Progress) + Send + Sync + 'static,
-) -> Result<Prepared> {
+/// Sends what is missing in one pass, and commits it. With a `known` plan the folder must still be that.
+async fn send(
+    client: &Client,
+    run: &RunName,
+    session: Uuid,
+    prepared: &Prepared,
+    known: Option<&Plan>,
+    meter: &Meter,
+) -> Result<(Plan, Sent, PushSession)> {
+    let (plan, sent) = send_files(client, run, session, prepared, known, meter).await?;
+    fail_point!("push.sent");
+    let session = client.commit_push_session(run, session, plan.manifest.digest()).await;
+    fail_point!("push.committed");
+    Ok((plan, sent, session?))
+}
+
+/// Sends what is missing in one pass, and names the files to the session; keeps it alive meanwhile.
+pub(crate) async fn send_files(
+    client: &Client,
+    run: &RunName,
+    session: Uuid,
+    prepared: &Prepared,
+    known: Option<&Plan>,
+    meter: &Meter,
+) -> Result<(Plan, Sent)> {
+    let sender = Sender::new(client, run, session);
+    let _heartbeat = sender.heartbeat();
+    let plan = pass(&prepared.cuts, Some(&sender), client.buffers(), meter).await?;
+    if let Some(known) = known {
+        let pairs = known.files.iter().zip(&plan.files).zip(prepared.cuts.iter());
+        for ((before, now), (local, _)) in pairs {
+            if before.digest != now.digest {
+                return Err(Error::Changed(local.location.clone()));
+            }
+        }
+    }
+    sender.add_files(&plan.files).await?;
+    Ok((plan, sender.sent()))
+}
+
+/// All that needs no registry and not all bytes, with the `check` that the folder must pass; blocking.
+pub(crate) fn prepare(dir: &Path, check: impl FnOnce(&[LocalFile]) -> Result<()>) -> Result<Prepared> {
     let folder = folder::walk(dir)?;
     let mut warnings = folder.left_out;
     check(&folder.files)?;
     let (trainer, unread) = trainer_state::read(&folder.files);
     warnings.extend(unread);
-    let total_bytes = folder.files.iter().map(|file| file.size_bytes).sum();
-    let plan = plan::plan(&folder.files, &Meter::new(progress, Phase::Hashing, total_bytes))?;
     Ok(Prepared {
-        files: folder.files,
-        plan,
+        size_bytes: folder.files.iter().map(|file| file.size_bytes).sum(),
+        cuts: Arc::new(plan::cut(folder.files)?),
         trainer,
         warnings,
     })
@@ -179,7 +226,6 @@ pub(crate) fn describe(step: u64, options: &PushOptions, prepared: &mut Prepared
         metadata: options.metadata.clone(),
         tags: options.tags.clone(),
         replace: options.replace,
-        manifest_digest: Some(prepared.plan.manifest.digest()),
         ..CreatePushSession::default()
     }
 }

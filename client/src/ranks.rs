@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState, RunName};
 use fineline_format::{Digest, FileEntry, Manifest};
@@ -15,10 +14,11 @@ use uuid::Uuid;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::http::Client;
-use crate::plan;
-use crate::progress::Progress;
-use crate::push::{Prepared, PushOptions, PushOutcome, describe, prepare, settle};
-use crate::send::Sender;
+use crate::pass::pass;
+use crate::plan::{self, Plan};
+use crate::progress::{Meter, Phase, Progress};
+use crate::push::{PushOptions, PushOutcome, describe, prepare, send_files, settle};
+use crate::send::Sent;
 
 /// What one process added.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -62,49 +62,45 @@ pub async fn push_part(
     options: &PushOptions,
     progress: impl Fn(&Progress) + Send + Sync + 'static,
 ) -> Result<PartOutcome> {
-    let (folder, report) = (dir.to_owned(), Arc::new(progress));
-    let hashing = Arc::clone(&report);
+    let folder = dir.to_owned();
     // An index may name the shards of other processes, so only the files themselves are checked.
-    let prepared = blocking(move || prepare(&folder, plan::check_part, move |progress| hashing(progress)));
-    let mut prepared = prepared.await?;
+    let mut prepared = blocking(move || prepare(&folder, plan::check_part)).await?;
     let request = CreatePushSession {
         session_name: Some(session_name.to_owned()),
-        manifest_digest: None,
         ..describe(step, options, &mut prepared)
     };
-    fail_point!("push.hashed");
+    fail_point!("push.checked");
     let session = client.create_push_session(run, &request).await?;
     fail_point!("push.opened");
-    let plan = &prepared.plan;
-    let mut outcome = PartOutcome {
+    let (plan, sent) = if session.state == PushSessionState::Open {
+        let meter = Meter::new(progress, Phase::Sending, prepared.size_bytes);
+        send_files(client, run, session.id, &prepared, None, &meter).await?
+    } else {
+        let meter = Meter::new(progress, Phase::Hashing, prepared.size_bytes);
+        let plan = pass(&prepared.cuts, None, client.buffers(), &meter).await?;
+        (plan, Sent::default())
+    };
+    let there = client.list_push_session_files(run, session.id).await?;
+    check_held(session_name, &session, &there, &plan)?;
+    Ok(PartOutcome {
         step,
         session_name: session_name.to_owned(),
         session: session.id,
         state: session.state,
         n_files: plan.files.len() as u64,
-        n_session_files: 0,
+        n_session_files: there.len() as u64,
         size_bytes: plan.manifest.size_bytes(),
-        held_bytes: plan.chunks.iter().map(|chunk| chunk.size_bytes).sum(),
-        sent_bytes: 0,
-        sent_chunks: 0,
-        warnings: prepared.warnings.clone(),
-    };
-    if session.state == PushSessionState::Open {
-        let sender = Sender::new(client, run, session.id, &prepared.files);
-        let sent = sender.send(plan, move |progress| report(progress)).await?;
-        outcome.held_bytes -= sent.raw_bytes;
-        (outcome.sent_bytes, outcome.sent_chunks) = (sent.frame_bytes, sent.n_chunks);
-    }
-    let there = client.list_push_session_files(run, session.id).await?;
-    check_held(session_name, &session, &there, &prepared)?;
-    outcome.n_session_files = there.len() as u64;
-    Ok(outcome)
+        held_bytes: plan.chunk_bytes() - sent.raw_bytes,
+        sent_bytes: sent.frame_bytes,
+        sent_chunks: sent.n_chunks,
+        warnings: prepared.warnings,
+    })
 }
 
 /// Finds out that a session, which may have been committed by another process, has all of these files.
-fn check_held(name: &str, session: &PushSession, there: &[CheckpointFile], prepared: &Prepared) -> Result<()> {
+fn check_held(name: &str, session: &PushSession, there: &[CheckpointFile], plan: &Plan) -> Result<()> {
     let there: BTreeMap<&str, Digest> = there.iter().map(|file| (file.path.as_str(), file.digest)).collect();
-    for file in &prepared.plan.files {
+    for file in &plan.files {
         if there.get(file.path.as_str()) != Some(&file.digest) {
             let (path, step, state) = (&file.path, session.step, session.state);
             return Err(Error::NotReady {

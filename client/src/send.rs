@@ -1,35 +1,32 @@
-//! Sending the chunks of a planned push that the registry lacks, and its files.
+//! Sending what the registry lacks: batches of chunks as they come from the pass, then the files.
 //!
-//! **Invariant:** at most [`SENDING_BYTES`] are on the wire and [`HELD_BYTES`] in memory, whatever the chunks' sizes.
+//! **Invariant:** at most [`SENDING_BYTES`] of frames are made or on the wire, whatever the chunks' sizes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fineline_api::chunk::MAX_MISSING_DIGESTS;
 use fineline_api::{CheckpointFile, RunName};
-use fineline_format::{Digest, frame};
+use fineline_format::frame::Encoder;
+use fineline_format::{Buffers, Digest};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use crate::blocking::blocking;
+use crate::blocking::Tools;
 use crate::direct::DirectPush;
-use crate::error::{Error, Result};
-use crate::folder::LocalFile;
+use crate::error::Result;
 use crate::http::Client;
-use crate::plan::{Plan, PlannedChunk, read_chunk};
-use crate::progress::{Meter, Phase, Progress};
+use crate::pass::{Batch, Piece};
+use crate::progress::Meter;
 
 /// Calls in flight at once.
 const N_IN_FLIGHT: usize = 16;
-/// Frames that are on their way: what an interruption can cost. Three of the largest chunks.
-const SENDING_BYTES: u32 = 48 << 20;
-/// Raw bytes of chunks that are read, encoded or on their way.
-const HELD_BYTES: u32 = 96 << 20;
+/// Raw bytes of the chunks whose frames are being made or on their way: what an interruption can cost. Four of the largest.
+const SENDING_BYTES: u32 = 64 << 20;
 /// Well under the time after which a silent session expires.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
 
@@ -39,15 +36,20 @@ pub(crate) struct Sender {
     client: Client,
     run: RunName,
     session: Uuid,
-    files: Arc<Vec<LocalFile>>,
-    held: Arc<Semaphore>,
+    encoders: Tools<Encoder>,
+    buffers: Buffers,
+    calls: Arc<Semaphore>,
     sending: Arc<Semaphore>,
-    direct: Arc<DirectPush>,
+    /// Chunks that this push has met: the second one needs nothing.
+    met: Arc<Mutex<HashSet<Digest>>>,
+    n_chunks: Arc<AtomicU64>,
+    raw_bytes: Arc<AtomicU64>,
     frame_bytes: Arc<AtomicU64>,
+    direct: Arc<DirectPush>,
 }
 
 /// What was sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) n_chunks: u64,
     pub(crate) raw_bytes: u64,
@@ -57,87 +59,76 @@ pub(crate) struct Sent {
 }
 
 impl Sender {
-    pub(crate) fn new(client: &Client, run: &RunName, session: Uuid, files: &[LocalFile]) -> Self {
+    pub(crate) fn new(client: &Client, run: &RunName, session: Uuid) -> Self {
         Self {
             client: client.clone(),
             run: run.clone(),
             session,
-            files: Arc::new(files.to_vec()),
-            held: Arc::new(Semaphore::new(HELD_BYTES as usize)),
+            encoders: Tools::new(),
+            buffers: client.buffers().clone(),
+            calls: Arc::new(Semaphore::new(N_IN_FLIGHT)),
             sending: Arc::new(Semaphore::new(SENDING_BYTES as usize)),
-            direct: DirectPush::new(client, run, session),
+            met: Arc::default(),
+            n_chunks: Arc::default(),
+            raw_bytes: Arc::default(),
             frame_bytes: Arc::default(),
+            direct: DirectPush::new(client, run, session),
         }
     }
 
-    /// Sends what is missing of the chunks, then all files; keeps the session alive meanwhile.
-    pub(crate) async fn send(&self, plan: &Plan, progress: impl Fn(&Progress) + Send + Sync + 'static) -> Result<Sent> {
-        let _heartbeat = self.heartbeat();
-        let missing = self.missing(&plan.chunks).await?;
-        let raw_bytes = missing.iter().map(|chunk| chunk.size_bytes).sum();
-        let n_chunks = missing.len() as u64;
-        let meter = Meter::new(progress, Phase::Sending, raw_bytes);
-        let (sender, counter) = (self.clone(), meter.clone());
-        let chunks = missing
-            .into_iter()
-            .map(move |chunk| sender.clone().send_chunk(chunk, counter.clone()));
-        futures::stream::iter(chunks)
-            .buffer_unordered(N_IN_FLIGHT)
-            .try_for_each(|()| async { Ok(()) })
-            .await?;
-        let sender = self.clone();
-        let files = plan
-            .files
-            .clone()
-            .into_iter()
-            .map(move |file| sender.clone().add_file(file));
-        futures::stream::iter(files)
-            .buffer_unordered(N_IN_FLIGHT)
-            .try_for_each(|()| async { Ok(()) })
-            .await?;
-        meter.next(Phase::Verifying, 0);
-        Ok(Sent {
-            n_chunks,
-            raw_bytes,
-            frame_bytes: self.frame_bytes.load(Ordering::Relaxed),
-            direct_bytes: self.direct.moved_bytes(),
-        })
-    }
-
-    async fn missing(&self, chunks: &[PlannedChunk]) -> Result<Vec<PlannedChunk>> {
-        let mut missing = Vec::new();
-        for batch in chunks.chunks(MAX_MISSING_DIGESTS) {
-            let digests = batch.iter().map(|chunk| chunk.digest).collect();
-            let lacking: HashSet<_> = self
+    /// Sends what is missing of a batch.
+    pub(crate) async fn offer(self, batch: Batch, meter: Meter) -> Result<()> {
+        let Batch { pieces, permit } = batch;
+        let new = |piece: &Piece| {
+            let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+            met.insert(piece.chunk.digest)
+        };
+        let (new, known): (Vec<_>, Vec<_>) = pieces.into_iter().partition(new);
+        let digests: Vec<Digest> = new.iter().map(|piece| piece.chunk.digest).collect();
+        let missing: HashSet<Digest> = match digests.is_empty() {
+            true => HashSet::new(),
+            false => self
                 .client
                 .missing_chunks(&self.run, digests)
                 .await?
                 .into_iter()
-                .collect();
-            missing.extend(batch.iter().filter(|chunk| lacking.contains(&chunk.digest)).cloned());
+                .collect(),
+        };
+        let (missing, held): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|piece| missing.contains(&piece.chunk.digest));
+        for piece in known.into_iter().chain(held) {
+            meter.add(piece.chunk.size_bytes);
         }
-        Ok(missing)
+        let puts = missing
+            .into_iter()
+            .map(|piece| self.clone().send_chunk(piece, meter.clone()));
+        let sent = futures::stream::iter(puts)
+            .buffer_unordered(N_IN_FLIGHT)
+            .try_for_each(|()| async { Ok(()) })
+            .await;
+        drop(permit);
+        sent
     }
 
-    async fn send_chunk(self, chunk: PlannedChunk, meter: Meter) -> Result<()> {
-        let size_bytes = chunk.size_bytes;
-        let _held = acquire(&self.held, size_bytes).await;
-        let (files, digest, file) = (Arc::clone(&self.files), chunk.digest, chunk.file);
-        let frame = blocking(move || -> Result<_> {
-            let raw = read_chunk(&files[chunk.file], &chunk)?;
-            Ok(frame::encode(&raw, chunk.element))
-        });
-        let frame = frame.await?;
+    async fn send_chunk(self, piece: Piece, meter: Meter) -> Result<()> {
+        let (chunk, element) = (piece.chunk, piece.element);
+        let raw_bytes = u32::try_from(chunk.size_bytes).expect("a chunk has at most 16 MiB");
+        let closed = "the semaphores are never closed";
+        let _sending = self.sending.acquire_many(raw_bytes).await.expect(closed);
+        let mut frame = self.buffers.empty(raw_bytes as usize);
+        let encode = move |encoder: &mut Encoder| {
+            encoder.encode(piece.raw.as_ref(), element, &mut frame);
+            frame
+        };
+        let frame = Bytes::from_owner(self.encoders.work(encode).await);
         let frame_bytes = frame.len() as u64;
-        let _sending = acquire(&self.sending, frame_bytes).await;
-        match self.put_chunk(digest, frame.into()).await {
-            // The server hashed what came: the file is not what it was when it was hashed here.
-            Err(Error::DigestMismatch(_)) => return Err(Error::Changed(self.files[file].location.clone())),
-            result => result?,
-        }
+        let _call = self.calls.acquire().await.expect(closed);
+        self.put_chunk(chunk.digest, frame).await?;
         fail_point!("push.chunk_sent");
+        self.n_chunks.fetch_add(1, Ordering::Relaxed);
+        self.raw_bytes.fetch_add(chunk.size_bytes, Ordering::Relaxed);
         self.frame_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
-        meter.add(size_bytes);
+        meter.add(chunk.size_bytes);
         Ok(())
     }
 
@@ -149,6 +140,15 @@ impl Sender {
         self.client.put_chunk(&self.run, digest, self.session, frame).await
     }
 
+    /// Names all files, whose chunks are there by now.
+    pub(crate) async fn add_files(&self, files: &[CheckpointFile]) -> Result<()> {
+        let files: Vec<_> = files.iter().cloned().map(|file| self.clone().add_file(file)).collect();
+        futures::stream::iter(files)
+            .buffer_unordered(N_IN_FLIGHT)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
     async fn add_file(self, file: CheckpointFile) -> Result<()> {
         self.client
             .add_push_session_file(&self.run, self.session, &file)
@@ -157,8 +157,18 @@ impl Sender {
         Ok(())
     }
 
+    /// What was sent by now.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent {
+            n_chunks: self.n_chunks.load(Ordering::Relaxed),
+            raw_bytes: self.raw_bytes.load(Ordering::Relaxed),
+            frame_bytes: self.frame_bytes.load(Ordering::Relaxed),
+            direct_bytes: self.direct.moved_bytes(),
+        }
+    }
+
     /// Speaks to the session now and then, until the guard is dropped.
-    fn heartbeat(&self) -> HeartbeatGuard {
+    pub(crate) fn heartbeat(&self) -> HeartbeatGuard {
         let sender = self.clone();
         let task = tokio::spawn(async move {
             loop {
@@ -173,18 +183,11 @@ impl Sender {
     }
 }
 
-struct HeartbeatGuard(AbortHandle);
+/// Ends the heartbeat when it is dropped.
+pub(crate) struct HeartbeatGuard(AbortHandle);
 
 impl Drop for HeartbeatGuard {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-async fn acquire(semaphore: &Semaphore, n_bytes: u64) -> tokio::sync::SemaphorePermit<'_> {
-    let permits = u32::try_from(n_bytes).expect("a chunk has at most 16 MiB, and its frame little more");
-    semaphore
-        .acquire_many(permits)
-        .await
-        .expect("the semaphore is never closed")
 }

@@ -134,19 +134,15 @@ async fn a_step_comes_back_byte_for_byte_and_the_trainer_gives_tokens_and_loss()
     );
     let asked = registry.world().asked.clone().unwrap();
     assert_eq!((asked.tokens, asked.loss), (Some(4096), Some(2.5)));
-    for phase in [Phase::Hashing, Phase::Sending] {
-        let phases = phases.lock().unwrap();
-        let most = phases
-            .iter()
-            .filter(|seen| seen.phase == phase)
-            .max_by_key(|seen| seen.done_bytes)
-            .unwrap();
-        assert_eq!(
-            (most.done_bytes, most.total_bytes),
-            (pushed.size_bytes, pushed.size_bytes),
-            "{phase:?}"
-        );
-    }
+    // One pass: what is hashed is sent as it goes.
+    let seen = phases.lock().unwrap().clone();
+    assert!(seen.iter().all(|seen| seen.phase != Phase::Hashing), "{seen:?}");
+    let sent = seen.iter().filter(|seen| seen.phase == Phase::Sending);
+    let most = sent.max_by_key(|seen| seen.done_bytes).unwrap();
+    assert_eq!(
+        (most.done_bytes, most.total_bytes),
+        (pushed.size_bytes, pushed.size_bytes)
+    );
     let pulled = pull_quietly(&registry, to.path()).await.unwrap();
     assert_same(dir.path(), to.path());
     assert_eq!(
@@ -243,9 +239,14 @@ async fn what_is_wrong_with_a_folder_is_told_before_any_call() {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_while_it_is_pushed_is_told() {
+async fn a_file_that_changes_between_the_two_passes_of_a_replacing_push_is_told() {
     let (registry, dir) = (Registry::start().await, step_folder(4));
+    push_quietly(&registry, 7, dir.path(), &PushOptions::default())
+        .await
+        .unwrap();
+    let before = registry.world().steps[&7].0;
     let model = dir.path().join("model.safetensors");
+    fs::write(&model, safetensors(4, 9)).unwrap();
     let changed = model.clone();
     let progress = move |progress: &fineline_client::Progress| {
         if progress.phase == Phase::Sending && progress.done_bytes == 0 {
@@ -265,11 +266,38 @@ async fn a_file_that_changes_while_it_is_pushed_is_told() {
         &run(),
         7,
         dir.path(),
-        &PushOptions::default(),
+        &PushOptions {
+            replace: true,
+            ..PushOptions::default()
+        },
         progress,
     )
     .await
     .unwrap_err();
+    assert!(
+        matches!(&error, Error::Changed(path) if path.ends_with("model.safetensors")),
+        "{error:?}"
+    );
+    assert_eq!(registry.world().steps[&7].0, before);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_told() {
+    let (registry, dir) = (Registry::start().await, step_folder(20));
+    let model = dir.path().join("model.safetensors");
+    let progress = move |progress: &fineline_client::Progress| {
+        if progress.phase == Phase::Sending && progress.done_bytes == 0 {
+            fs::File::options()
+                .append(true)
+                .open(&model)
+                .and_then(|file| file.set_len(1 << 20))
+                .unwrap();
+        }
+    };
+    let options = PushOptions::default();
+    let error = push(&registry.client(), &run(), 7, dir.path(), &options, progress)
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, Error::Changed(path) if path.ends_with("model.safetensors")),
         "{error:?}"
@@ -305,6 +333,26 @@ async fn a_pull_takes_up_what_was_interrupted_and_refuses_wrong_bytes() {
         pulled.received_bytes < pushed.size_bytes - half + (2 << 20),
         "{pulled:?}"
     );
+}
+
+#[tokio::test]
+async fn a_chunk_that_comes_as_other_bytes_is_asked_for_again_verified_and_only_that_one() {
+    let (registry, dir, to) = (Registry::start().await, step_folder(20), tempfile::tempdir().unwrap());
+    push_quietly(&registry, 7, dir.path(), &PushOptions::default())
+        .await
+        .unwrap();
+    // Given a chunk of which every frame but a verified one decodes well, to other bytes of the same size
+    let victim = {
+        let world = registry.world();
+        let model = world.steps[&7].1.iter().find(|file| file.path == "model.safetensors");
+        model.unwrap().chunks[3].digest
+    };
+    registry.world().swapped = Some((victim, fineline_format::frame::encode_raw(&noise(1 << 20, 99)).into()));
+
+    pull_quietly(&registry, to.path()).await.unwrap();
+
+    assert_same(dir.path(), to.path());
+    assert_eq!(registry.world().verified, [victim]);
 }
 
 #[tokio::test]

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fineline_format::Buffers;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::db::Db;
+use crate::decoders::Decoders;
 use crate::public_url::PublicUrl;
 use crate::reached::TrustedProxy;
 use crate::service::gauges::Gauges;
+use crate::service::intake::Intake;
 use crate::service::readiness::Probes;
 use crate::service::token_use::TokenUses;
 use crate::store::Store;
-
-/// Chunks that are decoded and hashed at the same time, whatever the number of requests.
-const MAX_PARALLEL_VERIFICATIONS: usize = 8;
 
 /// Staged frames that are read and kept at the same time: what bounds the memory that they take.
 const MAX_PARALLEL_STAGED: usize = 16;
@@ -29,8 +29,12 @@ pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) store: Store,
     pub(crate) options: Arc<Options>,
-    /// Bounds the work of decoding and hashing what clients send.
-    pub(crate) verifications: Arc<Semaphore>,
+    /// Decode and hash what clients send and what is read back.
+    pub(crate) decoders: Decoders,
+    /// The memory of chunks and frames.
+    pub(crate) buffers: Buffers,
+    /// Rows of chunks that come in, on their way to the database.
+    pub(crate) intake: Intake,
     /// Bounds the frames that are fetched from staging places.
     pub(crate) staged: Arc<Semaphore>,
     /// Wakes those who wait for a change of state (long polls); they look again at the database.
@@ -104,9 +108,11 @@ impl App {
     pub(crate) fn new(db: Db, store: Store, options: Options, metrics: PrometheusHandle) -> Self {
         Self {
             db,
+            buffers: store.buffers().clone(),
             store,
             options: Arc::new(options),
-            verifications: Arc::new(Semaphore::new(MAX_PARALLEL_VERIFICATIONS)),
+            decoders: Decoders::new(),
+            intake: Intake::default(),
             staged: Arc::new(Semaphore::new(MAX_PARALLEL_STAGED)),
             changed: Arc::new(Notify::new()),
             collecting: Arc::default(),

@@ -2,15 +2,19 @@
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use fineline_api::RunName;
 use fineline_api::error::ErrorCode;
+use fineline_format::Buffers;
+use futures::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
+
+const TOO_LARGE: &str = "the body is larger than this door takes";
 
 /// A JSON object as body. A field that the type does not know is refused by its path: what was meant by it would be lost.
 #[derive(Debug)]
@@ -126,13 +130,42 @@ impl<S: Send + Sync> FromRequest<S> for Body<Bytes> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Bytes::from_request(request, state).await {
             Ok(bytes) => Ok(Self(bytes)),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(ApiError::new(
-                ErrorCode::TooLarge,
-                "the body is larger than this door takes",
-            )),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(ApiError::new(ErrorCode::TooLarge, TOO_LARGE))
+            }
             Err(rejection) => Err(ApiError::invalid(rejection.body_text())),
         }
     }
+}
+
+/// Reads a body of at most `max_bytes` into memory that is used again.
+///
+/// # Errors
+/// 413 when it is longer, 400 when it breaks off.
+pub(crate) async fn read_body(
+    body: axum::body::Body,
+    headers: &HeaderMap,
+    buffers: &Buffers,
+    max_bytes: usize,
+) -> ApiResult<Bytes> {
+    let too_large = || ApiError::new(ErrorCode::TooLarge, TOO_LARGE);
+    let said = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|said| said.to_str().ok()?.parse().ok());
+    let said: usize = said.unwrap_or(0);
+    if said > max_bytes {
+        return Err(too_large());
+    }
+    let mut bytes = buffers.empty(said);
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| ApiError::invalid(format!("the body broke off: {error}")))?;
+        if bytes.len() + part.len() > max_bytes {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(Bytes::from_owner(bytes))
 }
 
 impl From<PathRejection> for ApiError {

@@ -15,6 +15,7 @@ macro_rules! fail_point {
 
 mod app;
 mod auth;
+mod decoders;
 mod error;
 mod extract;
 mod measure;

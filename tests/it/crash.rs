@@ -269,7 +269,7 @@ fn a_server_killed_inside_a_migration_starts_again() {
 #[test]
 fn a_client_killed_anywhere_goes_on_when_the_command_is_repeated() {
     for point in [
-        "push.hashed",
+        "push.checked",
         "push.opened",
         "push.chunk_sent",
         "push.chunk_sent:2",

@@ -215,7 +215,7 @@ async fn a_second_put_after_verification_changes_nothing_and_goes() {
     let committed = admin.get_push_session(&run, session, 30).await.unwrap();
     // Then the step reads as what was verified, on either way,
     assert_eq!(committed.digest, Some(manifest), "{committed:?}");
-    let frame = admin.get_chunk(&run, digest).await.unwrap();
+    let frame = admin.get_chunk(&run, digest, false).await.unwrap();
     assert_eq!(frame::decode(&frame).unwrap(), b"good");
     let located = admin.locate_chunks(&run, vec![digest]).await.unwrap().locations;
     assert_eq!(

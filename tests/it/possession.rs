@@ -119,7 +119,7 @@ async fn private(server: &TestServer, name: &str, seed: u32) -> Things {
     let files = server.admin.list_files(&run, &Reference::Step(1), true).await.unwrap();
     let file = files.into_iter().find(|file| file.path == "model.safetensors").unwrap();
     let chunk = file.chunks.last().unwrap();
-    let frame = server.admin.get_chunk(&run, chunk.digest).await.unwrap();
+    let frame = server.admin.get_chunk(&run, chunk.digest, false).await.unwrap();
     let file = CheckpointFile {
         chunks: vec![*chunk],
         size_bytes: chunk.size_bytes,

@@ -40,6 +40,10 @@ pub struct World {
     pub n_unavailable: usize,
     /// Sent instead of every chunk.
     pub wrong_chunk: Option<Bytes>,
+    /// What is sent instead of one chunk, unless it is asked for verified.
+    pub swapped: Option<(Digest, Bytes)>,
+    /// Chunks that were asked for verified.
+    pub verified: Vec<Digest>,
     /// Sessions that were taken back.
     pub n_aborted: usize,
     /// The bucket to which clients are sent, and what it was asked; none when absent.
@@ -241,12 +245,25 @@ async fn put_chunk(
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn get_chunk(State(world): State<Shared>, Path(digest): Path<String>) -> Bytes {
-    let world = world.lock().unwrap();
-    world
-        .wrong_chunk
-        .clone()
-        .unwrap_or_else(|| world.chunks[&digest.parse().unwrap()].clone())
+async fn get_chunk(
+    State(world): State<Shared>,
+    Path(digest): Path<String>,
+    Query(query): Query<HashMap<String, bool>>,
+) -> Bytes {
+    let mut world = world.lock().unwrap();
+    let digest = digest.parse().unwrap();
+    let frame = world.chunks[&digest].clone();
+    if let Some(wrong) = &world.wrong_chunk {
+        return wrong.clone();
+    }
+    if query.get("verify") == Some(&true) {
+        world.verified.push(digest);
+        return frame;
+    }
+    match &world.swapped {
+        Some((swapped, other)) if *swapped == digest => other.clone(),
+        _ => frame,
+    }
 }
 
 async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) -> Response {

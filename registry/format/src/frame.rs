@@ -6,7 +6,10 @@
 //! **Invariant:** decoding never makes more than the header says, and the header never says more than
 //! [`MAX_CHUNK_BYTES`].
 
-use crate::{Digest, planes, weights::Dtype};
+use std::fmt;
+
+use crate::pack::{Packer, Style, Unpacker};
+use crate::{Digest, Hasher, planes, weights::Dtype};
 
 /// The largest chunk.
 pub const MAX_CHUNK_BYTES: usize = 16 << 20;
@@ -16,11 +19,6 @@ pub const MAX_FRAME_BYTES: usize = MAX_CHUNK_BYTES + HEADER_BYTES;
 
 const MAGIC: [u8; 4] = *b"FLF1";
 const HEADER_BYTES: usize = 12;
-
-/// log2 of the largest window that a zstd frame may ask for: a chunk's size.
-const ZSTD_WINDOW_LOG_MAX: u32 = 24;
-
-const ZSTD_MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 
 /// Bytes that are tried before the whole is encoded.
 const SAMPLE_BYTES: usize = 64 << 10;
@@ -138,19 +136,9 @@ pub fn read_header(frame: &[u8]) -> Result<FrameHeader, FrameError> {
 /// # Errors
 /// [`FrameError`] when it is refused or does not decode to exactly what its header says.
 pub fn decode(frame: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let header = read_header(frame)?;
-    let body = &frame[HEADER_BYTES..];
-    let raw_size = usize::try_from(header.raw_size_bytes).expect("bounded by the header's check");
-    let raw = match header.codec {
-        Codec::Raw => body.to_vec(),
-        Codec::Zstd => zstd_decode(body, raw_size)?,
-        Codec::Planes => planes::decode(body, usize::from(header.element_width), raw_size)?,
-    };
-    if raw.len() == raw_size {
-        Ok(raw)
-    } else {
-        Err(FrameError::Damaged("its size is not what its header says"))
-    }
+    let mut raw = Vec::new();
+    Decoder::new().decode(frame, |piece| raw.extend_from_slice(piece))?;
+    Ok(raw)
 }
 
 /// A chunk as a frame in the smallest form that is quickly had: planes for floats that gain by it, zstd for what a
@@ -159,20 +147,9 @@ pub fn decode(frame: &[u8]) -> Result<Vec<u8>, FrameError> {
 /// # Panics
 /// When `raw` is empty or larger than [`MAX_CHUNK_BYTES`]: the splitter makes no such chunk.
 pub fn encode(raw: &[u8], element: Element) -> Vec<u8> {
-    if element.width() > 1 && raw.len().is_multiple_of(element.width()) {
-        if let Some(body) = planes::encode(raw, element) {
-            return with_header(Codec::Planes, element.width(), raw.len(), &body);
-        }
-        return encode_raw(raw);
-    }
-    let sample = &raw[..raw.len().min(SAMPLE_BYTES)];
-    if zstd_encode(sample).len() < sample.len() - sample.len() / 20 {
-        let body = zstd_encode(raw);
-        if body.len() < raw.len() {
-            return with_header(Codec::Zstd, 1, raw.len(), &body);
-        }
-    }
-    encode_raw(raw)
+    let mut frame = Vec::new();
+    Encoder::new().encode(raw, element, &mut frame);
+    frame
 }
 
 /// A chunk as a frame without any encoding.
@@ -180,38 +157,139 @@ pub fn encode(raw: &[u8], element: Element) -> Vec<u8> {
 /// # Panics
 /// As [`encode`].
 pub fn encode_raw(raw: &[u8]) -> Vec<u8> {
-    with_header(Codec::Raw, 1, raw.len(), raw)
+    let mut frame = Vec::with_capacity(HEADER_BYTES + raw.len());
+    put_header(&mut frame, Codec::Raw, 1, raw.len());
+    frame.extend_from_slice(raw);
+    frame
 }
 
-fn with_header(codec: Codec, width: usize, raw_size: usize, body: &[u8]) -> Vec<u8> {
+/// Decodes frames, one after another, in memory of its own that it keeps: fresh memory costs as much as hashing does.
+pub struct Decoder {
+    unpacker: Unpacker,
+    planes: planes::Scratch,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decoder")
+    }
+}
+
+impl Decoder {
+    /// A decoder that has not decoded anything.
+    pub fn new() -> Self {
+        Self {
+            unpacker: Unpacker::new(),
+            planes: planes::Scratch::default(),
+        }
+    }
+
+    /// Gives the chunk that a frame holds to `sink`, piece by piece, in order; gives its size. What went into `sink`
+    /// counts for nothing when this fails.
+    ///
+    /// # Errors
+    /// [`FrameError`] when it is refused or does not decode to exactly what its header says.
+    pub fn decode(&mut self, frame: &[u8], mut sink: impl FnMut(&[u8])) -> Result<u64, FrameError> {
+        let header = read_header(frame)?;
+        let body = &frame[HEADER_BYTES..];
+        let raw_size = usize::try_from(header.raw_size_bytes).expect("bounded by the header's check");
+        match header.codec {
+            Codec::Raw if body.len() == raw_size => sink(body),
+            Codec::Raw => return Err(FrameError::Damaged("its size is not what its header says")),
+            Codec::Zstd => {
+                let whole = self.planes.at_least(raw_size);
+                self.unpacker.unpack(body, whole)?;
+                sink(whole);
+            }
+            Codec::Planes => {
+                let width = usize::from(header.element_width);
+                planes::decode(body, width, raw_size, &mut self.unpacker, &mut self.planes, &mut sink)?;
+            }
+        }
+        Ok(header.raw_size_bytes)
+    }
+
+    /// The size and the digest of the chunk that a frame holds.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn digest(&mut self, frame: &[u8]) -> Result<(u64, Digest), FrameError> {
+        let mut hasher = Hasher::new();
+        let size_bytes = self.decode(frame, |piece| hasher.update(piece))?;
+        Ok((size_bytes, hasher.finish()))
+    }
+}
+
+/// Encodes chunks, one after another, in memory of its own that it keeps.
+pub struct Encoder {
+    pub(crate) packer: Packer,
+    planes: planes::Scratch,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encoder")
+    }
+}
+
+impl Encoder {
+    /// An encoder that has not encoded anything.
+    pub fn new() -> Self {
+        Self {
+            packer: Packer::new(),
+            planes: planes::Scratch::default(),
+        }
+    }
+
+    /// Makes `frame` the frame of `raw`, in the form that [`encode`] gives; its capacity is used again.
+    ///
+    /// # Panics
+    /// As [`encode`].
+    pub fn encode(&mut self, raw: &[u8], element: Element, frame: &mut Vec<u8>) {
+        frame.clear();
+        frame.reserve(HEADER_BYTES + raw.len());
+        if element.width() > 1 && raw.len().is_multiple_of(element.width()) {
+            put_header(frame, Codec::Planes, element.width(), raw.len());
+            if planes::encode(raw, element, &mut self.packer, &mut self.planes, frame) {
+                return;
+            }
+        } else {
+            let sample = &raw[..raw.len().min(SAMPLE_BYTES)];
+            if self.packer.pack(Style::Matches, sample).len() < sample.len() - sample.len() / 20 {
+                put_header(frame, Codec::Zstd, 1, raw.len());
+                let body = self.packer.pack(Style::Matches, raw);
+                if body.len() < raw.len() {
+                    frame.extend_from_slice(body);
+                    return;
+                }
+            }
+        }
+        frame.clear();
+        put_header(frame, Codec::Raw, 1, raw.len());
+        frame.extend_from_slice(raw);
+    }
+}
+
+fn put_header(frame: &mut Vec<u8>, codec: Codec, width: usize, raw_size: usize) {
     assert!(
         (1..=MAX_CHUNK_BYTES).contains(&raw_size),
         "a chunk has 1 to {MAX_CHUNK_BYTES} bytes, this has {raw_size}"
     );
-    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
     frame.extend(MAGIC);
     frame.extend([codec as u8, u8::try_from(width).expect("2 or 4"), 0, 0]);
     frame.extend(u32::try_from(raw_size).expect("bounded above").to_le_bytes());
-    frame.extend(body);
-    frame
-}
-
-/// Level 1: on the exponents of weights it is both smaller and faster than level 3.
-pub(crate) fn zstd_encode(raw: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(raw, 1).expect("compressing into memory can't fail")
-}
-
-pub(crate) fn zstd_decode(body: &[u8], raw_size: usize) -> Result<Vec<u8>, FrameError> {
-    let damaged = |_| FrameError::Damaged("its zstd stream does not decode");
-    // The decoder would take further streams, empty or skipped ones among them, as a part of this one.
-    if !body.starts_with(&ZSTD_MAGIC) || zstd::zstd_safe::find_frame_compressed_size(body) != Ok(body.len()) {
-        return Err(FrameError::Damaged("it is not exactly one zstd stream"));
-    }
-    let mut decompressor = zstd::bulk::Decompressor::new().map_err(damaged)?;
-    decompressor
-        .set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
-        .map_err(damaged)?;
-    decompressor.decompress(body, raw_size).map_err(damaged)
 }
 
 #[cfg(test)]
@@ -279,6 +357,26 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_coder_that_is_used_again_makes_the_same_as_a_new_one(
+            chunks in prop::collection::vec((1usize..9_000, any::<u32>(), elements(), any::<bool>()), 1..6),
+        ) {
+            let (mut encoder, mut decoder, mut frame) = (Encoder::new(), Decoder::new(), Vec::new());
+            for (n, seed, element, damaged) in chunks {
+                let raw = weights(element, n, seed);
+                encoder.encode(&raw, element, &mut frame);
+                prop_assert_eq!(&frame, &encode(&raw, element));
+                if damaged {
+                    frame.pop();
+                    prop_assert!(decoder.digest(&frame).is_err());
+                } else {
+                    prop_assert_eq!(decoder.digest(&frame), Ok((raw.len() as u64, Digest::of(&raw))));
+                }
+            }
+        }
+    }
+
     #[test]
     fn bf16_weights_shrink_by_their_exponents() {
         let raw = weights(Element::Bf16, 1 << 16, 7);
@@ -292,7 +390,9 @@ mod tests {
         let mut frame = encode_raw(b"abc");
         frame[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(decode(&frame), Err(FrameError::Size(u64::from(u32::MAX))));
-        let bomb = with_header(Codec::Zstd, 1, 100, &zstd_encode(&vec![0; 1 << 20]));
+        let mut bomb = Vec::new();
+        put_header(&mut bomb, Codec::Zstd, 1, 100);
+        bomb.extend_from_slice(Packer::new().pack(Style::Matches, &vec![0; 1 << 20]));
         assert!(matches!(decode(&bomb), Err(FrameError::Damaged(_))));
         frame[4] = 3;
         frame[8..12].copy_from_slice(&3u32.to_le_bytes());
@@ -309,7 +409,10 @@ mod tests {
             let whole = frame.clone();
             frame.push(0);
             assert!(decode(&frame).is_err());
-            for harmless in [zstd_encode(b""), b"\x50\x2a\x4d\x18\x01\0\0\0x".to_vec()] {
+            for harmless in [
+                Packer::new().pack(Style::Matches, b"").to_vec(),
+                b"\x50\x2a\x4d\x18\x01\0\0\0x".to_vec(),
+            ] {
                 assert!(decode(&[&*whole, &*harmless].concat()).is_err());
             }
         }

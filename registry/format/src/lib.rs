@@ -1,14 +1,16 @@
 //! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, and suites of tasks.
+//! splitter, the frame codec, suites of tasks, and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
+mod buffers;
 pub mod digest;
 mod error;
 pub mod evaluable;
 pub mod frame;
 mod json;
 pub mod manifest;
+mod pack;
 mod pickle;
 mod planes;
 mod rebuild;
@@ -22,6 +24,7 @@ pub mod weights;
 mod yaml;
 mod zip;
 
+pub use buffers::{Buffer, Buffers};
 pub use digest::{Digest, Hasher};
 pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};

@@ -1,14 +1,14 @@
 //! `/runs/{namespace}/{name}/chunks`
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
 use fineline_api::chunk::FRAME_MEDIA_TYPE;
 use fineline_api::{ErrorBody, MissingChunks, MissingChunksQuery, Scope};
 use fineline_format::{Digest, MAX_FRAME_BYTES};
 use serde::Deserialize;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
@@ -16,13 +16,13 @@ use super::conditional::{content_headers, respond};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{Body, Json, Path, Query, RunPath, run_name};
+use crate::extract::{Json, Path, Query, RunPath, read_body, run_name};
 use crate::service;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(missing_chunks))
-        .routes(routes!(put_chunk, get_chunk).layer(DefaultBodyLimit::max(MAX_FRAME_BYTES)))
+        .routes(routes!(put_chunk, get_chunk))
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,11 +78,13 @@ async fn put_chunk(
     caller: Caller,
     Path(path): Path<ChunkPath>,
     Query(query): Query<PutQuery>,
-    Body(body): Body<Bytes>,
+    headers: HeaderMap,
+    body: Body,
 ) -> ApiResult<StatusCode> {
     let run = caller
         .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Write)
         .await?;
+    let body = read_body(body, &headers, &app.buffers, MAX_FRAME_BYTES).await?;
     let (session, digest) = (query.session, path.digest()?);
     match query.staged {
         None => service::chunk::put(&app, &run, session, digest, body).await?,
@@ -92,22 +94,34 @@ async fn put_chunk(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A chunk as a frame. Scope `read`, or a lease.
+/// `?verify=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct GetQuery {
+    /// Whether the frame is decoded and hashed before it is sent; a damaged one is a 500, and its chunk counts as missing
+    /// from then on. For who was sent a frame that does not hold its chunk.
+    #[serde(default)]
+    verify: bool,
+}
+
+/// A chunk as a frame, as it is stored: its bytes are to be hashed by who reads them. Scope `read`, or a lease.
 #[utoipa::path(get, path = "/runs/{namespace}/{name}/chunks/{digest}", tag = "chunks", operation_id = "get_chunk",
-    params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path)),
+    params(("namespace" = String, Path), ("name" = String, Path), ("digest" = String, Path), GetQuery),
     responses((status = 200, body = Vec<u8>, content_type = "application/vnd.fineline.frame"),
         (status = "default", body = ErrorBody)))]
 async fn get_chunk(
     State(app): State<App>,
     caller: Caller,
     Path(path): Path<ChunkPath>,
+    Query(query): Query<GetQuery>,
     request: HeaderMap,
 ) -> ApiResult<Response> {
     caller
         .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Read)
         .await?;
     let digest = path.digest()?;
-    let frame = service::chunk::get(&app, &caller, digest).await?;
+    let frame = service::chunk::get(&app, &caller, digest, query.verify).await?;
     let mut headers = content_headers(&digest, true, app.options.anonymous_read)?;
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FRAME_MEDIA_TYPE));
     Ok(respond(&request, &digest, headers, frame))

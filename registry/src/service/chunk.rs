@@ -6,9 +6,8 @@ use bytes::Bytes;
 use fineline_api::chunk::MAX_MISSING_DIGESTS;
 use fineline_api::error::ErrorCode;
 use fineline_api::{ChunkRef, Scope};
-use fineline_format::{Digest, frame};
+use fineline_format::Digest;
 use metrics::counter;
-use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -17,6 +16,7 @@ use crate::db;
 use crate::db::frame::Attached;
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
+use crate::service::intake::{self, Row};
 use crate::service::{content, possession, push_session};
 use crate::store::StoreError;
 
@@ -48,7 +48,7 @@ pub(crate) async fn missing(app: &App, caller: &Caller, digests: Vec<Digest>) ->
 pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
     push_session::find_open(app, run, session).await?;
     let wire_bytes = body.len() as u64;
-    take_in(app, run, session, digest, body).await?;
+    take_frame(app, run, session, digest, body).await?;
     counter!("fineline_chunk_wire_bytes_total").increment(wire_bytes);
     Ok(())
 }
@@ -57,35 +57,19 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
 ///
 /// # Errors
 /// As [`put`].
-pub(crate) async fn take_in(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
+pub(crate) async fn take_frame(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
     let size_bytes = verify(app, digest, body.clone()).await?;
     let chunk = ChunkRef { digest, size_bytes };
-    let frame = put_object(app, digest, body).await?;
-
-    let txn = db::write_txn(&app.db).await?;
-    let Some(superfluous) = attach(&txn, chunk, frame).await? else {
-        drop(txn);
-        return Err(swept(app, digest, frame).await);
-    };
-    if !db::push_session::touch(&txn, session, 1, size_bytes).await? {
-        return Err(push_session::not_open(session));
-    }
-    db::possession::insert(&txn, run.id, &[digest], false).await?;
-    fail_point!("chunk.attached");
-    txn.commit().await?;
-    if let Some(id) = superfluous {
-        discard(app, id).await?;
-    }
+    take_in(app, chunk, body, Some((run.id, session))).await?;
     counter!("fineline_chunks_received_total").increment(1);
     counter!("fineline_chunk_received_bytes_total").increment(size_bytes);
     Ok(())
 }
 
-/// Decodes and hashes a frame off the async threads, a bounded number at a time; gives the chunk's bytes.
+/// Decodes and hashes a frame; gives the chunk's bytes.
 async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
-    let _permit = app.verifications.acquire().await.map_err(ApiError::internal)?;
-    let decode = move || frame::decode(&body).map(|raw| (raw.len() as u64, Digest::of(&raw)));
-    let decoded = tokio::task::spawn_blocking(decode).await.map_err(ApiError::internal)?;
+    let decoded = app.decoders.run(move |decoder| decoder.digest(&body)).await;
+    let decoded = decoded.map_err(ApiError::internal)?;
     let (size_bytes, found) = decoded.map_err(|error| ApiError::unprocessable(format!("chunk `{digest}`: {error}")))?;
     if found != digest {
         let message = format!("the bytes sent as chunk `{digest}` have the digest `{found}`");
@@ -99,16 +83,21 @@ async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
 /// # Errors
 /// 507 when the store is full.
 pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<()> {
-    let frame = put_object(app, chunk.digest, body).await?;
-    let txn = db::write_txn(&app.db).await?;
-    let Some(superfluous) = attach(&txn, chunk, frame).await? else {
-        drop(txn);
-        return Err(swept(app, chunk.digest, frame).await);
-    };
-    txn.commit().await?;
-    match superfluous {
-        Some(id) => discard(app, id).await,
-        None => Ok(()),
+    take_in(app, chunk, body, None).await
+}
+
+/// Makes sure that a live frame holds the chunk: intent, object, live row; and that its pusher's run possesses it.
+async fn take_in(app: &App, chunk: ChunkRef, body: Bytes, pusher: Option<(i64, Uuid)>) -> ApiResult<()> {
+    let digest = chunk.digest;
+    let frame = put_object(app, digest, body).await?;
+    match intake::write(app, Row::Arrival { chunk, frame, pusher }).await? {
+        Attached::New => Ok(()),
+        Attached::Held => match frame {
+            // Another put was faster.
+            Some(superfluous) => discard(app, superfluous).await,
+            None => Ok(()),
+        },
+        Attached::Gone => Err(swept(app, digest, frame).await),
     }
 }
 
@@ -119,26 +108,17 @@ async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<
     if db::frame::is_held(app.db.reader(), &digest).await? {
         return Ok(None);
     }
-    let id = Uuid::now_v7();
-    let txn = db::write_txn(&app.db).await?;
-    db::frame::intend(&txn, id, &digest, body.len()).await?;
-    txn.commit().await?;
+    let (id, stored_bytes) = (Uuid::now_v7(), body.len());
+    let intent = Row::Intent {
+        id,
+        chunk: digest,
+        stored_bytes,
+    };
+    intake::write(app, intent).await?;
     fail_point!("chunk.intended");
     app.store.put_frame(id, body).await.map_err(store_error)?;
     fail_point!("chunk.stored");
     Ok(Some(id))
-}
-
-/// Makes sure that a live frame holds the chunk. Gives a new frame back when another was faster: it is to be discarded
-/// after the commit. `None` when neither is there any more.
-async fn attach(txn: &DatabaseTransaction, chunk: ChunkRef, frame: Option<Uuid>) -> ApiResult<Option<Option<Uuid>>> {
-    Ok(
-        match db::frame::attach(txn, frame, &chunk.digest, chunk.size_bytes).await? {
-            Attached::New => Some(None),
-            Attached::Held => Some(frame),
-            Attached::Gone => None,
-        },
-    )
 }
 
 /// The answer when a sweep was faster than a put; the object that was put is taken away, since no row names it any more.
@@ -195,11 +175,13 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ApiError {
     ApiError::new(ErrorCode::Unavailable, "the store is unavailable").hint("try again in a few seconds")
 }
 
-/// The frame of a chunk that the caller may name.
+/// The frame of a chunk that the caller may name, as it is stored: its reader decodes and hashes it. With `verify` that is
+/// done here first, and a frame that does not hold its chunk is no answer and is known as damaged from now on: for a reader
+/// who found it so.
 ///
 /// # Errors
-/// 404 for every other.
-pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult<Bytes> {
+/// 404 for a chunk that the caller may not name, 500 for one that is damaged.
+pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest, verify: bool) -> ApiResult<Bytes> {
     let unknown = || ApiError::not_found(format!("chunk `{digest}`"));
     if !(caller.has(Scope::Read) || caller.reads_by_lease()) {
         return Err(unknown());
@@ -210,8 +192,10 @@ pub(crate) async fn get(app: &App, caller: &Caller, digest: Digest) -> ApiResult
     {
         return Err(unknown());
     }
-    // Decoded and hashed here too: a frame that does not hold its chunk is no answer, and is known as damaged from now on.
-    let frame = content::read_frame(app, digest).await?.frame;
+    let frame = match verify {
+        true => content::read_frame(app, digest).await?.frame,
+        false => content::stored_frame(app, digest).await?.1,
+    };
     counter!("fineline_chunk_sent_bytes_total").increment(frame.len() as u64);
     Ok(frame)
 }

@@ -1,6 +1,7 @@
 //! Stored content: reading files by their recipe, and keeping what the server is given whole (suites, sample logs).
 //!
-//! **Invariant:** no byte leaves here whose chunk was not decoded and hashed to its digest just before.
+//! **Invariant:** no byte leaves [`read_range`], nor counts as a file's, that was not decoded and hashed just before. Only a
+//! frame as it is stored ([`stored_frame`]) goes to whoever hashes it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,7 +9,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use fineline_api::ChunkRef;
 use fineline_api::error::ErrorCode;
-use fineline_format::{Digest, Element, Hasher, cdc_cuts, frame};
+use fineline_format::frame::Decoder;
+use fineline_format::{Digest, Element, FrameError, Hasher, MAX_CHUNK_BYTES, cdc_cuts, frame};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use metrics::counter;
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -22,7 +24,7 @@ use crate::service::chunk;
 use crate::store::StoreError;
 
 /// Chunks of a file that are fetched ahead of the reader.
-const READ_AHEAD: usize = 3;
+const READ_AHEAD: usize = 2;
 
 /// The most bytes of content that is kept or read whole.
 pub(crate) const MAX_WHOLE_BYTES: u64 = 256 << 20;
@@ -86,16 +88,38 @@ pub(crate) struct Chunk {
 /// # Errors
 /// [`ReadError::Damaged`] when the chunk is not held or what is stored is not its bytes.
 pub(crate) async fn read_frame(app: &App, digest: Digest) -> Result<Chunk, ReadError> {
-    let row = db::frame::find_chunk(app.db.reader(), &digest).await?;
-    let row = row.ok_or_else(|| ReadError::Damaged(format!("chunk {digest} is referenced and not held")))?;
+    let row = find(app, digest).await?;
     let read = decode(app, &row).await;
-    if let Err(ReadError::Damaged(what)) = &read
-        && !row.damaged
-    {
-        tracing::error!(%digest, frame = %row.frame_id, what, "a stored chunk is damaged");
-        set_damaged(app, &row, true).await?;
-    }
+    note_damage(app, &row, read.as_ref().err()).await?;
     read
+}
+
+/// A chunk's row and its frame as it is stored, neither decoded nor hashed. One whose object is gone is written down as
+/// damaged.
+///
+/// # Errors
+/// [`ReadError::Damaged`] when the chunk is not held or its object is gone.
+pub(crate) async fn stored_frame(app: &App, digest: Digest) -> Result<(ChunkRow, Bytes), ReadError> {
+    let row = find(app, digest).await?;
+    let frame = app.store.get_frame(row.frame_id).await.map_err(ReadError::from);
+    note_damage(app, &row, frame.as_ref().err()).await?;
+    Ok((row, frame?))
+}
+
+async fn find(app: &App, digest: Digest) -> Result<ChunkRow, ReadError> {
+    let row = db::frame::find_chunk(app.db.reader(), &digest).await?;
+    row.ok_or_else(|| ReadError::Damaged(format!("chunk {digest} is referenced and not held")))
+}
+
+async fn note_damage(app: &App, row: &ChunkRow, error: Option<&ReadError>) -> Result<(), DbErr> {
+    let Some(ReadError::Damaged(what)) = error else {
+        return Ok(());
+    };
+    if row.damaged {
+        return Ok(());
+    }
+    tracing::error!(digest = %row.digest, frame = %row.frame_id, what, "a stored chunk is damaged");
+    set_damaged(app, row, true).await
 }
 
 /// Writes down whether a frame holds its chunk.
@@ -109,11 +133,13 @@ pub(crate) async fn set_damaged(app: &App, chunk: &ChunkRow, damaged: bool) -> R
 pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError> {
     let (digest, frame_id) = (row.digest, row.frame_id);
     let frame = app.store.get_frame(frame_id).await?;
-    let body = frame.clone();
-    let decode = move || frame::decode(&body).map(|raw| (Digest::of(&raw), raw));
-    let (found, raw) = tokio::task::spawn_blocking(decode)
-        .await?
-        .map_err(|error| ReadError::Damaged(format!("frame {frame_id} of chunk {digest}: {error}")))?;
+    let (body, mut raw) = (frame.clone(), app.buffers.empty(chunk_capacity(row)));
+    let decode = move |decoder: &mut Decoder| {
+        decoder.decode(&body, |piece| raw.extend_from_slice(piece))?;
+        Ok::<_, FrameError>((Digest::of(&raw), raw))
+    };
+    let decoded = app.decoders.run(decode).await?;
+    let (found, raw) = decoded.map_err(|error| undecodable(row, &error))?;
     if found != digest {
         return Err(ReadError::Damaged(format!(
             "frame {frame_id} of chunk {digest} holds {} bytes of {found}",
@@ -122,7 +148,17 @@ pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError
     }
     counter!("fineline_chunks_verified_total").increment(1);
     counter!("fineline_chunk_verified_bytes_total").increment(raw.len() as u64);
-    Ok(Chunk { frame, raw: raw.into() })
+    let raw = Bytes::from_owner(raw);
+    Ok(Chunk { frame, raw })
+}
+
+fn undecodable(row: &ChunkRow, error: &FrameError) -> ReadError {
+    ReadError::Damaged(format!("frame {} of chunk {}: {error}", row.frame_id, row.digest))
+}
+
+/// What a row says of its chunk's size, within what a chunk can have.
+fn chunk_capacity(row: &ChunkRow) -> usize {
+    usize::try_from(row.size_bytes).map_or(MAX_CHUNK_BYTES, |size| size.min(MAX_CHUNK_BYTES))
 }
 
 /// A chunk's bytes, decoded and hashed.
@@ -134,10 +170,12 @@ pub(crate) async fn read_chunk(app: &App, chunk: ChunkRef) -> Result<Bytes, Read
     if raw.len() as u64 == chunk.size_bytes {
         return Ok(raw);
     }
-    let (digest, n, said) = (chunk.digest, raw.len(), chunk.size_bytes);
-    Err(ReadError::Damaged(format!(
-        "chunk {digest} has {n} bytes, a recipe says {said}"
-    )))
+    Err(other_size(chunk, raw.len() as u64))
+}
+
+fn other_size(chunk: ChunkRef, n_bytes: u64) -> ReadError {
+    let (digest, said) = (chunk.digest, chunk.size_bytes);
+    ReadError::Damaged(format!("chunk {digest} has {n_bytes} bytes, a recipe says {said}"))
 }
 
 /// The bytes of a file in `range`, in memory of a few chunks. A chunk that is damaged ends the stream with an error.
@@ -171,18 +209,53 @@ pub(crate) async fn read_whole(app: &App, file: &FileRow) -> Result<Bytes, ReadE
     Ok(parts.concat().into())
 }
 
-/// Reads a whole file back from the store and hashes it.
+/// Reads a whole file back from the store and hashes it, as a whole: its chunks' own digests add nothing to that, and only
+/// tell where the damage is ([`find_damage`]) when it is not what it should be.
+///
+/// # Errors
+/// [`ReadError::Damaged`] for the chunk that can't be read or decoded, which is written down.
 pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> Result<Digest, ReadError> {
-    let size: u64 = chunks.iter().map(|chunk| chunk.size_bytes).sum();
-    let stream = read_range(app, chunks, 0..size);
-    let hash = |mut hasher: Hasher, bytes: Bytes| async move {
-        let feed = move || {
-            hasher.update(&bytes);
-            hasher
-        };
-        Ok(tokio::task::spawn_blocking(feed).await?)
+    let reader = app.clone();
+    let fetch = move |chunk: ChunkRef| {
+        let app = reader.clone();
+        // On its own, so that it goes on while the one before is hashed.
+        let fetched = tokio::spawn(async move { stored_frame(&app, chunk.digest).await });
+        async move {
+            let (row, frame) = fetched.await??;
+            Ok::<_, ReadError>((row, chunk, frame))
+        }
     };
-    Ok(stream.try_fold(Hasher::new(), hash).await?.finish())
+    let mut frames = stream::iter(chunks.to_vec()).map(fetch).buffered(READ_AHEAD);
+    let mut hasher = Hasher::new();
+    while let Some((row, chunk, frame)) = frames.try_next().await? {
+        let feed = move |decoder: &mut Decoder| {
+            let size_bytes = decoder.decode(&frame, |piece| hasher.update(piece));
+            (hasher, size_bytes)
+        };
+        let (fed, size_bytes) = app.decoders.run(feed).await?;
+        hasher = fed;
+        match size_bytes {
+            Ok(size_bytes) if size_bytes == chunk.size_bytes => {}
+            Ok(size_bytes) => return Err(other_size(chunk, size_bytes)),
+            Err(error) => {
+                let error = undecodable(&row, &error);
+                note_damage(app, &row, Some(&error)).await?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// Looks for a chunk that is not what its digest says, in a file that read back as another, and writes it down.
+///
+/// # Errors
+/// [`ReadError::Damaged`] for the first that is found; none when the chunks are right and it is the recipe that is not.
+pub(crate) async fn find_damage(app: &App, chunks: &[ChunkRef]) -> Result<(), ReadError> {
+    for chunk in chunks {
+        read_chunk(app, *chunk).await?;
+    }
+    Ok(())
 }
 
 /// Stores content that the server was given whole; nobody possesses its digests. It is collected unless it is adopted

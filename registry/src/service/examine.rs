@@ -22,7 +22,7 @@ use crate::db::push_session::{SessionFile, SessionRow};
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::commit::manifest_of;
-use crate::service::content::{ReadError, hash_stored, is_sound, read_whole};
+use crate::service::content::{ReadError, find_damage, hash_stored, is_sound, read_whole};
 use crate::service::model;
 use crate::service::stored_file::StoredFile;
 
@@ -118,6 +118,9 @@ async fn read_back(app: &App, file: SessionFile, possessed: bool) -> ApiResult<F
         .await
         .map_err(|error| read_failure(&file.path, error))?;
     if found != file.digest {
+        find_damage(app, &file.chunks)
+            .await
+            .map_err(|error| read_failure(&file.path, error))?;
         let message = format!(
             "file `{}` reads back as `{found}`, the push said `{}`",
             file.path, file.digest

@@ -89,7 +89,7 @@ pub(crate) async fn take(
         Staged::Frame(frame) => {
             fail_point!("staging.read");
             let staged_bytes = frame.len() as u64;
-            let taken = chunk::take_in(app, run, session, digest, frame).await;
+            let taken = chunk::take_frame(app, run, session, digest, frame).await;
             if taken.is_ok() {
                 counter!("fineline_chunk_staged_bytes_total").increment(staged_bytes);
             }

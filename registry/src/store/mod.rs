@@ -6,17 +6,22 @@ mod named;
 mod room;
 mod s3;
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fineline_format::Buffers;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::signer::{Method, Signer};
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
+
+/// Chunks and frames whose memory is kept for the next ones.
+const MAX_IDLE_BUFFERS: usize = 6;
 
 /// Where frames lie.
 #[derive(Clone)]
@@ -26,6 +31,8 @@ pub(crate) struct Store {
     signer: Option<Arc<dyn Signer>>,
     /// The folder, where it is one.
     dir: Option<PathBuf>,
+    /// What frames are read into.
+    buffers: Buffers,
     /// What all keys of a bucket begin with.
     prefix: Path,
     /// What messages call it.
@@ -108,6 +115,7 @@ impl Store {
     /// # Errors
     /// A sentence that names the URL and what is wrong with it.
     pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, String> {
+        let buffers = Buffers::new(MAX_IDLE_BUFFERS);
         if url == "memory:" {
             return Ok(Self {
                 objects: Arc::new(InMemory::new()),
@@ -115,6 +123,7 @@ impl Store {
                 dir: None,
                 prefix: Path::default(),
                 shown: url.to_owned(),
+                buffers,
             });
         }
         if url.starts_with("s3://") {
@@ -125,6 +134,7 @@ impl Store {
                 dir: None,
                 prefix: bucket.prefix,
                 shown: bucket.shown,
+                buffers,
             });
         }
         let Some(dir) = url.strip_prefix("file://") else {
@@ -141,6 +151,7 @@ impl Store {
             dir: Some(PathBuf::from(dir)),
             prefix: Path::default(),
             shown: format!("folder `{dir}`"),
+            buffers,
         })
     }
 
@@ -227,12 +238,30 @@ impl Store {
             .map_err(|error| self.sort_out(&key, &error))
     }
 
+    /// The memory of frames, for those who make or decode them too.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
     /// The frame with that id.
     pub(crate) async fn get_frame(&self, id: Uuid) -> Result<Bytes, StoreError> {
         let key = self.key(&key::frame(id));
         let object = self.objects.get(&key).await;
         let object = object.map_err(|error| self.sort_out(&key, &error))?;
-        object.bytes().await.map_err(|error| self.sort_out(&key, &error))
+        let size = object.meta.size;
+        // A folder's file is read here and not by `object_store`, which would take fresh memory for each.
+        let GetResultPayload::File(file, _) = object.payload else {
+            let bytes = object.bytes().await;
+            return bytes.map_err(|error| self.sort_out(&key, &error));
+        };
+        let failed = |error: &dyn std::fmt::Display| StoreError::Other(format!("`{key}`: {error}"));
+        let mut frame = self
+            .buffers
+            .empty(usize::try_from(size).map_err(|error| failed(&error))?);
+        let read = move || (&file).take(size).read_to_end(&mut frame).map(|_| frame);
+        let read = tokio::task::spawn_blocking(read).await;
+        let frame = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(Bytes::from_owner(frame))
     }
 
     /// The stored bytes of a frame; `None` when its object is not there.

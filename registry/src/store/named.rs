@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::path::Path;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use uuid::Uuid;
 
 use super::{Store, StoreError};

@@ -148,17 +148,21 @@ async fn a_byte_flipped_in_a_frame() {
     let planted = planted(&fixture).await;
     let id = planted.victim.frame_id;
     let frame = fixture.app.store.get_frame(id).await.unwrap();
-    // Wherever it is flipped it is found, and no door hands it out.
+    // Wherever it is flipped it is found: by who hashes what the store holds, and by the registry when it is asked to.
     for at in 0..frame.len() {
         let mut flipped = frame.to_vec();
         flipped[at] ^= 1;
         fixture.app.store.put_frame(id, flipped.into()).await.unwrap();
-        assert!(
-            chunk::get(&fixture.app, &planted.pusher.caller, planted.victim.digest)
-                .await
-                .is_err(),
-            "byte {at}"
-        );
+        let get = |verify| chunk::get(&fixture.app, &planted.pusher.caller, planted.victim.digest, verify);
+        let handed_out = frame::decode(&get(false).await.unwrap()).map(|raw| Digest::of(&raw));
+        assert_ne!(handed_out, Ok(planted.victim.digest), "byte {at}");
+        assert!(get(true).await.is_err(), "byte {at}");
+        let known = db::frame::find_chunk(fixture.app.db.reader(), &planted.victim.digest).await;
+        assert!(known.unwrap().unwrap().damaged, "byte {at}");
+        // As if nobody had asked.
+        content::set_damaged(&fixture.app, &planted.victim, false)
+            .await
+            .unwrap();
     }
     planted.assert_read_fails().await;
     assert!(
@@ -282,7 +286,8 @@ async fn a_repair_with_another_cut_is_everybodys_who_has_the_file() {
         let revision = checkpoint::resolve(&fixture.app, &pusher.caller, &pusher.run, &Reference::Step(1)).await;
         for file in checkpoint::files(&fixture.app, &revision.unwrap(), true).await.unwrap() {
             for piece in file.chunks {
-                chunk::get(&fixture.app, &pusher.caller, piece.digest).await.unwrap();
+                let frame = chunk::get(&fixture.app, &pusher.caller, piece.digest, true).await;
+                frame.unwrap();
             }
         }
     }

@@ -333,7 +333,7 @@ async fn who_comes_to_a_deleted_runs_name_later_knows_nothing_of_it() {
     let chunks = chunks_of(&files);
     for chunk in &chunks {
         assert_eq!(
-            code(chunk::get(&fixture.app, &after.caller, *chunk).await),
+            code(chunk::get(&fixture.app, &after.caller, *chunk, false).await),
             ErrorCode::NotFound
         );
     }

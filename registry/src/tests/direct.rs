@@ -102,7 +102,7 @@ async fn a_frame_outlives_its_url() {
     crate::service::collect::collect(&fixture.app, false).await.unwrap();
     // When it is condemned, no URL of it is given any more, though it is still read through the server
     assert!(!located(&fixture, &owner.caller, digest).await);
-    assert!(chunk::get(&fixture.app, &owner.caller, digest).await.is_ok());
+    assert!(chunk::get(&fixture.app, &owner.caller, digest, false).await.is_ok());
     // Then it is there for as long as the URL works, and gone only after the grace.
     fixture.age(lifetime).await;
     crate::service::collect::collect(&fixture.app, false).await.unwrap();
@@ -127,7 +127,7 @@ async fn a_damaged_chunk_has_no_url() {
     // The server can't know before somebody reads it there.
     assert!(located(&fixture, &owner.caller, digest).await);
     assert_eq!(
-        code(chunk::get(&fixture.app, &owner.caller, digest).await),
+        code(chunk::get(&fixture.app, &owner.caller, digest, true).await),
         ErrorCode::Internal
     );
     assert!(!located(&fixture, &owner.caller, digest).await);
@@ -186,7 +186,7 @@ async fn what_is_put_at_a_place_afterwards_changes_nothing_and_goes() {
     stage(&owner, id, b"worst").await;
     // Then the checkpoint is what it was, and they go with the place.
     fixture.assert_sound().await;
-    let frame = chunk::get(&fixture.app, &owner.caller, Digest::of(b"bytes"))
+    let frame = chunk::get(&fixture.app, &owner.caller, Digest::of(b"bytes"), false)
         .await
         .unwrap();
     assert_eq!(frame::decode(&frame).unwrap(), b"bytes");

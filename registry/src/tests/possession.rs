@@ -19,8 +19,8 @@ async fn a_chunk_of_a_run_that_one_may_not_read_is_an_unknown_one() {
     let missing = |caller| chunk::missing(&fixture.app, caller, vec![digest]);
     assert_eq!(missing(&stranger.caller).await.unwrap(), [digest]);
     assert_eq!(missing(&owner.caller).await.unwrap(), []);
-    let held = chunk::get(&fixture.app, &stranger.caller, digest).await;
-    let unknown = chunk::get(&fixture.app, &stranger.caller, Digest::of(b"unknown")).await;
+    let held = chunk::get(&fixture.app, &stranger.caller, digest, false).await;
+    let unknown = chunk::get(&fixture.app, &stranger.caller, Digest::of(b"unknown"), false).await;
     assert_eq!((code(held), code(unknown)), (ErrorCode::NotFound, ErrorCode::NotFound));
 
     // Who sends the bytes may name them, and they are kept once.
@@ -38,7 +38,7 @@ async fn bytes_that_were_only_put_are_the_writers_alone() {
     let files = [file("a.txt", "new")];
     let session = owner.open(1).await;
     owner.send(session.id, &files).await.unwrap();
-    let get = |caller| chunk::get(&fixture.app, caller, Digest::of(b"new"));
+    let get = |caller| chunk::get(&fixture.app, caller, Digest::of(b"new"), false);
 
     assert!(get(&owner.caller).await.is_ok());
     assert_eq!(code(get(&reader).await), ErrorCode::NotFound);
@@ -81,7 +81,9 @@ async fn a_file_cut_otherwise_elsewhere_is_served_whole_with_chunks_that_may_be_
     let revision = checkpoint::resolve(&fixture.app, &second.caller, &second.run, &Reference::Step(1)).await;
     for file in checkpoint::files(&fixture.app, &revision.unwrap(), true).await.unwrap() {
         for piece in file.chunks {
-            chunk::get(&fixture.app, &second.caller, piece.digest).await.unwrap();
+            chunk::get(&fixture.app, &second.caller, piece.digest, true)
+                .await
+                .unwrap();
         }
     }
     fixture.assert_sound().await;

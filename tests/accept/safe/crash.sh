@@ -56,7 +56,7 @@ check "migrate.before_commit: the next start migrates and serves" fineline run l
 # A step of its own for each: of one that is there already nothing would be sent.
 steps=(512 750 1000 1250 1500 1750 2000)
 fineline run create lab/client >/dev/null
-for point in push.hashed push.opened push.chunk_sent push.chunk_sent:8 push.file_added push.sent push.committed; do
+for point in push.checked push.opened push.chunk_sent push.chunk_sent:8 push.file_added push.sent push.committed; do
     step=${steps[0]}
     steps=("${steps[@]:1}")
     FINELINE_KILL_AT=$point check "$point: the client died there" killed "$bin/fineline" push lab/client "$step" "$(step_dir "$step")"

@@ -1,0 +1,173 @@
+//! The rates of the work that can't be left out, on all cores at once and in core-seconds: what other programs take from
+//! the machine meanwhile does not count.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use fineline_format::frame::{Decoder, Encoder};
+use fineline_format::{Element, MAX_CHUNK_BYTES};
+
+/// Chunks that each core works on.
+const N_CHUNKS: usize = 8;
+
+/// Core-seconds for a byte of each kind of work, and seconds for a byte on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rates {
+    pub(crate) n_cores: usize,
+    /// For a raw byte.
+    pub(crate) sha256: f64,
+    pub(crate) encode: f64,
+    pub(crate) decode: f64,
+    /// For a byte out of the file cache, or into a memory file system.
+    pub(crate) read: f64,
+    pub(crate) copy: f64,
+    /// Seconds of all writers together for a byte that is written with fsync.
+    pub(crate) write: f64,
+    /// Bytes of frames for a raw byte.
+    pub(crate) stored: f64,
+}
+
+impl Rates {
+    /// Seconds that a push of `raw` bytes can't go below: all of its work on all cores, or the disk, whichever is longer.
+    pub(crate) fn push_s(&self, raw: f64, in_memory: bool) -> f64 {
+        // Client: read, hash as chunk and as file, encode. Server: decode, hash; read back, decode, hash.
+        let cpu = self.read + 2.0 * self.sha256 + self.encode + self.decode + self.sha256;
+        let cpu = cpu + self.stored * self.read + self.decode + self.sha256;
+        self.bound(raw, cpu, self.stored, in_memory)
+    }
+
+    /// Seconds that a pull of `raw` bytes can't go below.
+    pub(crate) fn pull_s(&self, raw: f64, in_memory: bool) -> f64 {
+        // Server: read. Client: decode, hash, write.
+        let cpu = self.stored * self.read + self.decode + self.sha256;
+        self.bound(raw, cpu, 1.0, in_memory)
+    }
+
+    fn bound(&self, raw: f64, cpu: f64, written: f64, in_memory: bool) -> f64 {
+        let cores = self.n_cores as f64;
+        match in_memory {
+            true => raw * (cpu + written * self.copy) / cores,
+            false => raw * (cpu / cores).max(written * self.write),
+        }
+    }
+}
+
+/// Measures all rates with chunks of the checkpoint in `data`, writing below `to`.
+pub(crate) fn measure(data: &Path, to: &Path) -> Result<Rates> {
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    fs::create_dir_all(to)?;
+    let shard = fs::read_dir(data)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+        .context("no shard")?;
+    let worked = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..n_cores)
+            .map(|worker| {
+                let shard = &shard;
+                scope.spawn(move || work(shard, to, worker))
+            })
+            .collect();
+        let worked = workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
+        worked.collect::<Result<Vec<_>>>()
+    })?;
+    let mean = |of: fn(&Rates) -> f64| worked.iter().map(of).sum::<f64>() / n_cores as f64;
+    Ok(Rates {
+        n_cores,
+        sha256: sha256(n_cores)?,
+        encode: mean(|rates| rates.encode),
+        decode: mean(|rates| rates.decode),
+        read: mean(|rates| rates.read),
+        copy: mean(|rates| rates.copy),
+        // All write at once, so each has a part of the disk.
+        write: mean(|rates| rates.write) / n_cores as f64,
+        stored: mean(|rates| rates.stored),
+    })
+}
+
+/// `openssl speed` on all cores at once: core-seconds for a byte. One program a core, since with its own `-multi` it counts
+/// the time that other programs take too.
+fn sha256(n_cores: usize) -> Result<f64> {
+    let start = || {
+        let mut command = Command::new("openssl");
+        command.args(["speed", "-seconds", "1", "-bytes", "1048576", "-evp", "sha256"]);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("openssl")
+    };
+    let running: Vec<_> = (0..n_cores).map(|_| start()).collect::<Result<_>>()?;
+    let mut core_s = 0.0;
+    for child in running {
+        let text = String::from_utf8_lossy(&child.wait_with_output()?.stdout).into_owned();
+        let rate = text
+            .split_whitespace()
+            .rev()
+            .find_map(|word| word.strip_suffix('k')?.parse::<f64>().ok());
+        core_s += 1.0 / (1000.0 * rate.with_context(|| format!("openssl said {text}"))?);
+    }
+    Ok(core_s / n_cores as f64)
+}
+
+fn work(shard: &Path, to: &Path, worker: usize) -> Result<Rates> {
+    let mut file = File::open(shard)?;
+    let (mut chunk, mut frame, mut frames) = (vec![0; MAX_CHUNK_BYTES], Vec::new(), Vec::new());
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+    let mut rates = Rates::default();
+    for n in 0..=N_CHUNKS {
+        // The first time everything that is used again is fresh, and is not counted.
+        let counted = if n == 0 { 0.0 } else { 1.0 };
+        rates.read += counted * cpu_s(|| file.read_exact(&mut chunk))?;
+        rates.encode += counted
+            * cpu_s(|| {
+                encoder.encode(&chunk, Element::Bf16, &mut frame);
+                Ok(())
+            })?;
+        let mut last = 0;
+        rates.decode += counted
+            * cpu_s(|| {
+                let decoded = decoder.decode(&frame, |piece| last ^= piece[0]);
+                decoded.map(drop).map_err(std::io::Error::other)
+            })?;
+        std::hint::black_box(last);
+        frames.push(frame.clone());
+    }
+    let stored: usize = frames.iter().map(Vec::len).sum();
+    let begun = Instant::now();
+    for (n, frame) in frames.iter().enumerate() {
+        let path = to.join(format!("{worker}-{n}"));
+        let mut file = File::create(&path)?;
+        rates.copy += cpu_s(|| file.write_all(frame))?;
+        file.sync_all()?;
+    }
+    let written_s = begun.elapsed().as_secs_f64();
+    let raw = (N_CHUNKS * MAX_CHUNK_BYTES) as f64;
+    Ok(Rates {
+        encode: rates.encode / raw,
+        decode: rates.decode / raw,
+        read: rates.read / raw,
+        copy: rates.copy / stored as f64,
+        write: written_s / stored as f64,
+        stored: stored as f64 / ((N_CHUNKS + 1) * MAX_CHUNK_BYTES) as f64,
+        ..rates
+    })
+}
+
+/// The processor time of this thread for `work`.
+fn cpu_s(work: impl FnOnce() -> std::io::Result<()>) -> Result<f64> {
+    let before = thread_s()?;
+    work()?;
+    Ok(thread_s()? - before)
+}
+
+fn thread_s() -> Result<f64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: f64 = text.split_whitespace().next().context("no schedstat")?.parse()?;
+    Ok(nanoseconds / 1e9)
+}
