@@ -27,7 +27,7 @@ const N_FILES_AT_ONCE: usize = 4;
 /// Batches that are asked about, encoded or sent; the bytes bound them before this does.
 const N_BATCHES: usize = 16;
 /// Raw bytes of chunks that are read, encoded or on their way.
-const HELD_BYTES: u32 = 96 << 20;
+const HELD_BYTES: u32 = 80 << 20;
 /// What is hashed twice while it is in a core's cache.
 const BLOCK_BYTES: usize = 128 << 10;
 /// The most that one batch holds: the largest chunk.

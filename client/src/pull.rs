@@ -26,7 +26,7 @@ use crate::progress::{Meter, Phase, Progress};
 
 /// Raw bytes of chunks in flight at once, over all files: asked for, received, written, or waiting for their turn to be
 /// hashed. There may be a frame beside each.
-const HELD_BYTES: usize = 96 << 20;
+const HELD_BYTES: usize = 64 << 20;
 const N_FILES_AT_ONCE: usize = 4;
 
 /// How a pull meets what is there.

@@ -25,8 +25,8 @@ use crate::progress::Meter;
 
 /// Calls in flight at once.
 const N_IN_FLIGHT: usize = 16;
-/// Raw bytes of the chunks whose frames are being made or on their way: what an interruption can cost. Four of the largest.
-const SENDING_BYTES: u32 = 64 << 20;
+/// Raw bytes of the chunks whose frames are being made or on their way: what an interruption can cost. Three of the largest.
+const SENDING_BYTES: u32 = 48 << 20;
 /// Well under the time after which a silent session expires.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
 
