@@ -23,7 +23,7 @@ mod m20261124_000009_tell_lost_answers;
 mod m20261125_000010_compare_text_by_bytes;
 mod m20261125_000011_tell_when_tokens_were_used;
 mod m20261125_000012_create_staging;
-mod m20261125_000020_keep_and_move;
+mod m20261125_000013_keep_and_move;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000010_compare_text_by_bytes::Migration),
             Box::new(m20261125_000011_tell_when_tokens_were_used::Migration),
             Box::new(m20261125_000012_create_staging::Migration),
-            Box::new(m20261125_000020_keep_and_move::Migration),
+            Box::new(m20261125_000013_keep_and_move::Migration),
         ]
     }
 }

@@ -35,10 +35,12 @@ async fn up_down_up_is_up() {
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(schema(&db).await, first);
     // Each by itself too: its down undoes its up, and no more.
-    for _ in Migrator::migrations() {
+    for migration in Migrator::migrations().iter().rev() {
         let before = schema(&db).await;
         Migrator::down(&db, Some(1)).await.unwrap();
-        assert_ne!(schema(&db).await, before);
+        let (name, is_undone) = (migration.name(), schema(&db).await != before);
+        // SQLite compares by bytes anyway.
+        assert_eq!(is_undone, !name.ends_with("_compare_text_by_bytes"), "{name}");
         Migrator::up(&db, Some(1)).await.unwrap();
         assert_eq!(schema(&db).await, before);
         Migrator::down(&db, Some(1)).await.unwrap();

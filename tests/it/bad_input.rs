@@ -156,8 +156,11 @@ impl Server {
             ("evaluations", self.get("/evaluations")),
             ("tokens", self.get("/tokens")),
         ]);
-        // A lease grows older and is told so; all else stays.
+        // A lease grows older, a token is used, and both are told; all else stays.
         seen.get_mut("evaluations").unwrap()["items"][0]["lease_expires_at"].take();
+        for token in seen.get_mut("tokens").unwrap()["items"].as_array_mut().unwrap() {
+            token["last_used_at"].take();
+        }
         seen
     }
 }
