@@ -21,7 +21,7 @@ tokio::task_local! {
 }
 
 /// The answer to a request that failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     code: ErrorCode,
     message: String,

@@ -146,10 +146,14 @@ pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError
             raw.len()
         )));
     }
-    counter!("fineline_chunks_verified_total").increment(1);
-    counter!("fineline_chunk_verified_bytes_total").increment(raw.len() as u64);
+    count_verified(raw.len() as u64);
     let raw = Bytes::from_owner(raw);
     Ok(Chunk { frame, raw })
+}
+
+fn count_verified(size_bytes: u64) {
+    counter!("fineline_chunks_verified_total").increment(1);
+    counter!("fineline_chunk_verified_bytes_total").increment(size_bytes);
 }
 
 fn undecodable(row: &ChunkRow, error: &FrameError) -> ReadError {
@@ -235,7 +239,7 @@ pub(crate) async fn hash_stored(app: &App, chunks: &[ChunkRef]) -> Result<Digest
         let (fed, size_bytes) = app.decoders.run(feed).await?;
         hasher = fed;
         match size_bytes {
-            Ok(size_bytes) if size_bytes == chunk.size_bytes => {}
+            Ok(size_bytes) if size_bytes == chunk.size_bytes => count_verified(size_bytes),
             Ok(size_bytes) => return Err(other_size(chunk, size_bytes)),
             Err(error) => {
                 let error = undecodable(&row, &error);

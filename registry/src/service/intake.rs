@@ -93,10 +93,10 @@ async fn write_all(app: &App, waiting: Vec<(Row, Answer)>) {
                 drop(answer.send(result));
             }
         }
+        // A database that is full, or that moved, is so for each of them.
         Err(error) => {
-            let error = error.to_string();
             for answer in answers {
-                drop(answer.send(Err(unavailable(&error))));
+                drop(answer.send(Err(error.clone())));
             }
         }
     }
