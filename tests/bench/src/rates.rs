@@ -22,7 +22,7 @@ pub(crate) struct Rates {
     pub(crate) sha256: f64,
     pub(crate) encode: f64,
     pub(crate) decode: f64,
-    /// For a byte out of the file cache, or into a memory file system.
+    /// For a byte out of the file cache, or into it.
     pub(crate) read: f64,
     pub(crate) copy: f64,
     /// Seconds of all writers together for a byte that is written with fsync.
@@ -48,10 +48,10 @@ impl Rates {
     }
 
     fn bound(&self, raw: f64, cpu: f64, written: f64, in_memory: bool) -> f64 {
-        let cores = self.n_cores as f64;
+        let cpu_s = (cpu + written * self.copy) / self.n_cores as f64;
         match in_memory {
-            true => raw * (cpu + written * self.copy) / cores,
-            false => raw * (cpu / cores).max(written * self.write),
+            true => raw * cpu_s,
+            false => raw * cpu_s.max(written * self.write),
         }
     }
 }
