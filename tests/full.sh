@@ -6,7 +6,7 @@
 #   FUZZ_ONLY=1                  the fuzz targets alone
 #
 # Beside the quick ring: everything that tests/full has a script for, 400 sequences of the store's model on each engine, and
-# the fuzz targets. No skip is allowed here: what could not run is named at the end with the reason, and the exit is not 0.
+# the fuzz targets; the registry with many rows, and the memory of long transfers. No skip is allowed here: what could not run is named at the end with the reason, and the exit is not 0.
 #
 # Fuzzing needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and a C++ compiler. What it finds lies in
 # tests/fuzz/artifacts; the inputs that it grows are kept beside the build and are where the next run begins.
@@ -16,7 +16,6 @@ cd "$(dirname "$0")/.."
 source tests/harness/ring.sh
 # shellcheck source=tests/harness/postgres.sh
 source tests/harness/postgres.sh
-trap 'stop_postgres; rm -rf "$log_dir"' EXIT
 
 # Sanitizers are not stable, and our code needs nothing else that is not.
 export RUSTC_BOOTSTRAP=1
@@ -35,7 +34,8 @@ fuzz() { # TARGET
 }
 
 model_on_postgres() {
-    start_postgres "$log_dir/postgres" || return 1
+    trap stop_postgres EXIT
+    start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" || return 1
     PROPTEST_CASES=400 cargo test --locked -p fineline-registry --lib model
     local status=$?
     stop_postgres
@@ -49,6 +49,9 @@ if [[ ${FUZZ_ONLY:-} != 1 ]]; then
     for script in tests/full/*.sh; do
         part "$(basename "$script" .sh)" "$script" "$@"
     done
+    # Their bounds are of a machine that does nothing else.
+    part scale tests/bench/scale.sh
+    part flat tests/bench/transfer.sh --flat
     part model env PROPTEST_CASES=400 cargo test --locked -p fineline-registry --lib model
     part model-postgres model_on_postgres
     export RUSTC_BOOTSTRAP=1
@@ -74,7 +77,7 @@ for target in $targets; do
     echo "fuzz-$target: ${executed:-0} executions"
 done
 for skip in "${skips[@]}"; do echo "skipped: $skip"; done >"$log_dir/fuzz.log"
-grep -hoE '^skipped: .*' "$log_dir"/*.log | sort -u >"$log_dir/skips"
+grep -hoE 'skipped: .*' "$log_dir"/*.log "$log_dir"/*.err | sort -u >"$log_dir/skips"
 cat "$log_dir/skips"
 n_skips=$(wc -l <"$log_dir/skips")
 echo "parts: ${part_names[*]}"

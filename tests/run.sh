@@ -17,7 +17,6 @@ cd "$(dirname "$0")/.."
 source tests/harness/ring.sh
 # shellcheck source=tests/harness/postgres.sh
 source tests/harness/postgres.sh
-trap 'stop_postgres; rm -rf "$log_dir"' EXIT
 
 install_missing() {
     local wanted=()
@@ -54,11 +53,16 @@ for line in sys.stdin:
 
 # The same tests again, on a server that is there for them alone.
 tests_on_postgres() {
-    local status=0 folder program
-    start_postgres "$log_dir/postgres" || return 1
+    local status=0 folder program programs
+    # In this subshell of the part: an interruption ends the server too.
+    trap stop_postgres EXIT
+    programs=$(registry_tests)
+    (($(wc -l <<<"$programs") == 2)) || { echo "two test programs were to be built, not: $programs" >&2; return 1; }
+    # Not below the logs, where only their owner looks.
+    start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" || return 1
     while read -r folder program; do
         (cd "$folder" && "$program" --nocapture) || status=1
-    done < <(registry_tests)
+    done <<<"$programs"
     stop_postgres
     return $status
 }

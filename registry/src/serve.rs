@@ -287,9 +287,12 @@ fn unsupported(what: &str, url: &str, hint: &str) -> anyhow::Error {
 
 /// A database's URL as it may be shown: without user, password and options.
 fn without_secret(url: &str) -> String {
-    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    // A password may have any of these signs; what is behind the last `@` has no secret but in its options.
     match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
+        (Some((scheme, _)), Some((_, place))) => {
+            format!("{scheme}://{}", place.split_once('?').map_or(place, |(place, _)| place))
+        }
+        (Some((scheme, _)), None) if url.contains('?') => format!("{scheme}://…"),
         _ => url.to_owned(),
     }
 }

@@ -3,12 +3,12 @@
 # push and pull by the real client, and what is believed of a proxy and of nobody else.
 #
 #   tests/full/proxy.sh             says what is missing and ends well
-#   tests/full/proxy.sh --install   installs it first (Debian packages: nginx-light, openssl, curl, Python 3)
+#   tests/full/proxy.sh --install   installs it first (Debian packages: nginx-light, openssl, curl, Python 3, chromium-driver)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 missing=()
-for program in nginx:nginx-light openssl:openssl curl:curl python3:python3; do
+for program in nginx:nginx-light openssl:openssl curl:curl python3:python3 chromedriver:chromium-driver; do
     PATH=$PATH:/usr/sbin command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
 done
 if ((${#missing[@]})) && [[ ${1:-} == --install ]]; then

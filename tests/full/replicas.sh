@@ -59,6 +59,7 @@ source "$root/tests/full/replicas/parts.sh"
 
 start_all
 echo "== two replicas, three workers, one PostgreSQL, store $store"
+if [[ $store == file:* ]]; then echo "skipped: full/replicas on a bucket: there is no garage: set GARAGE"; fi
 python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites"
 suite=$work/suites/rolling.yaml
 for run in lab/a lab/b; do fineline run create "$run" >/dev/null; done
@@ -75,7 +76,9 @@ while ((SECONDS - begun < duration)); do
     for name in one two; do
         # In the middle of something: not at a moment that the script knows.
         sleep $((duration / 8 + 1))
-        kill -9 "${pid[$name]}" && wait "${pid[$name]}" 2>/dev/null || true
+        kill -0 "${pid[$name]}" 2>/dev/null || echo "$name" >>"$work/died"
+        kill -9 "${pid[$name]}" 2>/dev/null || true
+        wait "${pid[$name]}" 2>/dev/null || true
         kills=$((kills + 1))
         sleep 2
         start_replica $name

@@ -57,7 +57,7 @@ start_server "$work/data" --evaluator off --store "$store" --grace "$grace"
 # Clients meet the registry where every byte is counted.
 python3 "$root/tests/full/s3/count.py" "${FINELINE_URL##*:}" "$work/passed" >"$work/counter" &
 counter=$!
-until [[ -s $work/counter ]]; do sleep 0.05; done
+for _ in $(seq 200); do [[ -s $work/counter ]] && break || sleep 0.05; done
 FINELINE_URL=http://127.0.0.1:$(cat "$work/counter")
 passed() { cat "$work/passed"; }
 field_of() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }

@@ -1,6 +1,7 @@
 """The tests that ran on each engine, by module: engines.py NAME=LOG ...
 
-A log is what libtest printed. The last engine's tests are those that count; the logs of the others may have more. Ends
+Every test of the registry's library and of the integration tests is run on each engine, whether it opens a database or
+not. A log is what libtest printed. The last engine's tests are those that count; the logs of the others may have more. Ends
 with 1 when one of them did not run on every engine.
 """
 

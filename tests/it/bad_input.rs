@@ -158,7 +158,7 @@ impl Server {
         ]);
         // A lease grows older, a token is used, and both are told; all else stays.
         seen.get_mut("evaluations").unwrap()["items"][0]["lease_expires_at"].take();
-        for token in seen.get_mut("tokens").unwrap()["items"].as_array_mut().unwrap() {
+        for token in seen.get_mut("tokens").unwrap().as_array_mut().unwrap() {
             token["last_used_at"].take();
         }
         seen

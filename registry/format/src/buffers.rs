@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Less than this is as quickly had from the allocator, and not worth a place.
 const MIN_BYTES: usize = 256 << 10;
 
+/// More than this is no chunk or frame, and is given back.
+const MAX_KEPT_BYTES: usize = 17 << 20;
+
 /// A place for buffers that nobody uses now; clones share it.
 #[derive(Clone)]
 pub struct Buffers {
@@ -48,12 +51,17 @@ impl Buffers {
     }
 
     fn take(&self, capacity: usize) -> Buffer {
-        let idle = match capacity {
-            MIN_BYTES.. => self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop(),
+        let fitting = match capacity {
+            MIN_BYTES.. => {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                // Neither one that would grow nor one of which the most would lie idle: who bounds bytes bounds memory.
+                let fits = |bytes: &Vec<u8>| (capacity..=2 * capacity).contains(&bytes.capacity());
+                idle.iter().position(fits).map(|at| idle.swap_remove(at))
+            }
             _ => None,
         };
         Buffer {
-            bytes: idle.unwrap_or_default(),
+            bytes: fitting.unwrap_or_else(|| Vec::with_capacity(capacity)),
             home: self.clone(),
         }
     }
@@ -69,10 +77,14 @@ impl fmt::Debug for Buffers {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes.capacity() < MIN_BYTES {
+        if !(MIN_BYTES..=MAX_KEPT_BYTES).contains(&self.bytes.capacity()) {
             return;
         }
         let mut idle = self.home.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest stay, so that those of a size that nobody asks for any more make room.
+        if idle.len() == self.home.max_idle && !idle.is_empty() {
+            idle.remove(0);
+        }
         if idle.len() < self.home.max_idle {
             idle.push(std::mem::take(&mut self.bytes));
         }
@@ -115,7 +127,7 @@ mod tests {
     fn large_buffers_are_used_again_and_small_ones_are_not_kept() {
         let buffers = Buffers::new(1);
         let (first, second) = (buffers.filled(MIN_BYTES), buffers.filled(MIN_BYTES));
-        let address = first.as_ptr();
+        let address = second.as_ptr();
         drop((first, second));
         assert_eq!(buffers.idle.lock().unwrap().len(), 1, "no more than there is place for");
         let again = buffers.empty(MIN_BYTES);
@@ -124,5 +136,20 @@ mod tests {
         drop(buffers.filled(10));
         assert_eq!(buffers.idle.lock().unwrap().len(), 1);
         assert_eq!(buffers.filled(MIN_BYTES + 1).len(), MIN_BYTES + 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_by_what_was_asked_for_whatever_sizes_come_together() {
+        let buffers = Buffers::new(6);
+        for _ in 0..20 {
+            let large: Vec<Buffer> = (0..4).map(|_| buffers.filled(16 << 20)).collect();
+            drop(large);
+            let small: Vec<Buffer> = (0..40).map(|_| buffers.filled(300 << 10)).collect();
+            let held: usize = small.iter().map(|buffer| buffer.bytes.capacity()).sum();
+            assert!(held <= 2 * 40 * (300 << 10), "{held}");
+        }
+        drop(buffers.filled(64 << 20));
+        let kept = buffers.idle.lock().unwrap().iter().map(Vec::capacity).max();
+        assert!(kept <= Some(MAX_KEPT_BYTES), "{kept:?}");
     }
 }

@@ -78,6 +78,9 @@ fn tensor(name: &str, entry: &str, data_offset: u64) -> Result<Tensor, String> {
         let n = name.len();
         return Err(format!("its name has {n} bytes, {MAX_NAME_BYTES} are the most"));
     }
+    if name.chars().any(char::is_control) {
+        return Err("its name has a control character".to_owned());
+    }
     if entry.len() > MAX_ENTRY_BYTES {
         let n = entry.len();
         return Err(format!("its entry has {n} bytes, {MAX_ENTRY_BYTES} are the most"));

@@ -156,6 +156,9 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<Named>, String> {
             "a tensor's name has {} bytes, {MAX_NAME_BYTES} are the most",
             name.len()
         )),
+        (Value::Str(name), Value::Tensor(_)) if name.chars().any(char::is_control) => {
+            Err("a tensor's name has a control character".to_owned())
+        }
         (Value::Str(name), Value::Tensor(_)) if !names.insert(Rc::clone(name)) => {
             Err(format!("tensor `{name}` stands twice"))
         }

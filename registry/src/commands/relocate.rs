@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::commands::backup::{counted, store_url, told};
+use crate::commands::serve::options_of;
 use crate::commands::{print, say};
 use crate::serve::{self, ServeOptions};
 use crate::service::keep::relocate::{self, Place};
@@ -41,11 +42,7 @@ pub(crate) struct MoveArgs {
 
 /// Moves, or goes on with a move that was cut.
 pub(crate) async fn run(args: MoveArgs) -> anyhow::Result<ExitCode> {
-    let source = ServeOptions {
-        database: args.from_database.clone(),
-        store: args.from_store.clone(),
-        ..ServeOptions::local(&args.data)
-    };
+    let source = options_of(&args.data, args.from_database.as_ref(), args.from_store.as_ref());
     serve::require_registry(&source)?;
     let (Some(database), Some(store)) = (&args.database, &args.store) else {
         let from = serve::open_place(&source).await?;

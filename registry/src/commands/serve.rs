@@ -1,7 +1,7 @@
 //! `serve`: the registry until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -82,15 +82,20 @@ pub(crate) struct DataArgs {
 impl DataArgs {
     /// Options with these places and all else as it is by default.
     pub(crate) fn options(&self) -> ServeOptions {
-        ServeOptions {
-            database: self.database.clone(),
-            store: self.store.clone(),
-            store_options: StoreOptions {
-                aws: AwsVariables::from_environment(),
-                ..StoreOptions::default()
-            },
-            ..ServeOptions::local(&self.data)
-        }
+        options_of(&self.data, self.database.as_ref(), self.store.as_ref())
+    }
+}
+
+/// Options with a data folder, and database and store elsewhere where they are given; a bucket by this process's variables.
+pub(crate) fn options_of(data: &Path, database: Option<&String>, store: Option<&String>) -> ServeOptions {
+    ServeOptions {
+        database: database.cloned(),
+        store: store.cloned(),
+        store_options: StoreOptions {
+            aws: AwsVariables::from_environment(),
+            ..StoreOptions::default()
+        },
+        ..ServeOptions::local(data)
     }
 }
 

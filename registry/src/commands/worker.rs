@@ -160,9 +160,12 @@ fn spawn(program: &Program, token: &str) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe().context("this program's own path")?);
     command.arg(COMMAND).args(["--device", device]);
     command.env("FINELINE_URL", url).env("FINELINE_TOKEN", token);
-    // It reads checkpoints of others' making and has nothing to do with the bucket's keys.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
-        command.env_remove(name);
+    // It reads checkpoints of others' making and has nothing to do with the keys of the bucket and of the database.
+    const SECRET: [&str; 4] = ["AWS_", "PG", "FINELINE_DATABASE", "FINELINE_ADMIN_TOKEN_FILE"];
+    for (name, _) in std::env::vars_os() {
+        if SECRET.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
     if let Some(log) = log.filter(|_| std::env::var_os(LOG_VARIABLE).is_none()) {
         command.env(LOG_VARIABLE, log);

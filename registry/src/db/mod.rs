@@ -127,6 +127,9 @@ async fn begin(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr
 async fn begin_unlocked(writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        // A stricter one would see the database as it was before the lock was had.
+        isolation_level: (writer.get_database_backend() == DbBackend::Postgres)
+            .then_some(IsolationLevel::ReadCommitted),
         ..TransactionOptions::default()
     };
     writer.begin_with_options(options).await
@@ -258,10 +261,19 @@ pub(crate) fn fault(error: &DbErr) -> Fault {
         let broken = matches!(**error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed);
         return if broken { Fault::Unavailable } else { Fault::Other };
     };
-    match error.code().as_deref().unwrap_or_default() {
-        "13" | "53100" => Fault::Full,
-        // Busy; too many connections; a lock that was not to be had; a transaction that was silent for too long.
-        "5" | "53300" | "55P03" | "25P03" => Fault::Unavailable,
+    let code = error.code().unwrap_or_default();
+    // SQLite's codes are small numbers, with a further reason above the first byte; SQLSTATEs have five characters.
+    if let (true, Ok(code)) = (code.len() < 5, code.parse::<u32>()) {
+        return match code & 0xff {
+            13 => Fault::Full,
+            5 => Fault::Unavailable,
+            _ => Fault::Other,
+        };
+    }
+    match &*code {
+        "53100" => Fault::Full,
+        // Too many connections; a lock that was not to be had; a transaction that was silent for too long.
+        "53300" | "55P03" | "25P03" => Fault::Unavailable,
         // Connections that broke, and servers that start, stop or restart.
         code if code.starts_with("08") || code.starts_with("57P") => Fault::Unavailable,
         _ => Fault::Other,

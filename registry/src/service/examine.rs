@@ -249,7 +249,8 @@ fn architecture(config: &[u8]) -> ApiResult<Option<String>> {
         .get("architectures")
         .and_then(|list| list.get(0))
         .and_then(|name| name.as_str());
-    Ok(first.filter(|name| name.len() <= 128).map(str::to_owned))
+    let is_name = |name: &&str| name.len() <= 128 && !name.chars().any(char::is_control);
+    Ok(first.filter(is_name).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -265,6 +266,8 @@ mod tests {
             Some("LlamaForCausalLM")
         );
         assert_eq!(architecture(b"{}").unwrap(), None);
+        // What no column of text can hold.
+        assert_eq!(architecture(br#"{"architectures":["a\u0000b"]}"#).unwrap(), None);
         assert!(architecture(b"{").unwrap_err().to_string().contains("config.json"));
     }
 }

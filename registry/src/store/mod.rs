@@ -1,5 +1,5 @@
 //! Objects: frames over `object_store`, in a folder or in a bucket. Content is immutable, so putting the same object twice
-//! is harmless; nothing here depends on conditional puts or on listing.
+//! is harmless; nothing here depends on conditional puts, and nothing but places of backups (`named`) on listing.
 
 pub(crate) mod key;
 mod named;
@@ -65,7 +65,8 @@ pub struct AwsVariables(Vec<(String, String)>);
 impl AwsVariables {
     /// Those of this process.
     pub fn from_environment() -> Self {
-        Self::new(std::env::vars())
+        let text = |text: std::ffi::OsString| text.into_string().ok();
+        Self::new(std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))))
     }
 
     /// Those among the given ones that mean something.

@@ -1,5 +1,5 @@
 //! Objects with names of their own, beside the frames: what a backup is besides its frames. Only places of backups have
-//! such, and only pruning them lists a store.
+//! such, and only they are listed.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};

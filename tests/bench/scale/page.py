@@ -39,5 +39,4 @@ Half of the 10,000 digests are held by the token's namespace, a quarter by other
 compared each time. What is published is a file that was verified before, under a new manifest, with a small new file;
 reading content back costs what `transfer.md` says. The collection reads every manifest and recipe, and every row of
 possession, in windows of 200,000.
-
-The plans of the statements stand in `docs/adr/0012-statements-at-scale.md`.""")
+""")

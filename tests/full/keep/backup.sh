@@ -55,7 +55,8 @@ bytes=$(du -sb "$place" | cut -f1)
 begun=$(date +%s%N)
 registry backup --data "$dir" --to "$place" --json >"$work/last.json" 2>/dev/null
 check "one more takes $((($(date +%s%N) - begun) / 1000000)) ms and brings $(($(du -sb "$place" | cut -f1) - bytes)) bytes, the first brought $first_bytes" \
-    test $(($(du -sb "$place" | cut -f1) - bytes)) -lt $((first_bytes / 100))
+    test $(($(du -sb "$place" | cut -f1) - bytes)) -lt $((first_bytes / 50))
+check "and no frame" test "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["frames"]["n_copied"])' "$work/last.json")" = 0
 tell "$work/told"
 stop_server
 check "the registry itself is sound" sound --data "$dir"

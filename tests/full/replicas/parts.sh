@@ -143,8 +143,11 @@ lines() { cat "$@" 2>/dev/null | wc -l; }
 
 # kept RUN: every step that is listed reads back as it was pushed.
 kept() {
-    local step at
-    for step in $(fineline ls "lab/$1" --json | python3 -c 'import json, sys; print(*[c["step"] for c in json.load(sys.stdin)])'); do
+    local step at steps
+    steps=$(fineline ls "lab/$1" --json | python3 -c 'import json, sys; print(*[c["step"] for c in json.load(sys.stdin)])') || return 1
+    [[ -n $steps ]] || return 1
+    echo "    steps $steps"
+    for step in $steps; do
         at=$(awk -v step="$step" '$1 == step {print $2}' "$work/pushed-$1")
         same "lab/$1@$step" "$(step_dir "$at")" "$work/pulled-$1" >>"$work/commands.log" 2>&1 || return 1
     done
@@ -178,11 +181,12 @@ report() {
     check "$kills times a replica was killed, $(lines "$work/again") commands were repeated, none was given up" \
         test "$kills" -ge 2 -a ! -e "$work/gave-up"
     check "$pushed steps were pushed and $read_back read back at once, beside $(lines "$work/collected") collections" \
-        test "$pushed" = "$read_back" -a "$pushed" -gt 10
+        test "$pushed" = "$read_back" -a "$pushed" -gt 10 -a "$(lines "$work/collected")" -gt 5
+    check "no replica died but by a kill" test ! -e "$work/died"
     check "every step that is left of lab/a reads back" kept a
     check "every step that is left of lab/b reads back" kept b
     check "all six evaluations are done" fineline wait lab/scored --timeout 300
-    check "and none of them was done twice" test "$(fineline eval list lab/scored --json |
+    check "six are listed as done" test "$(fineline eval list lab/scored --json |
         python3 -c 'import json, sys; print([e["state"] for e in json.load(sys.stdin)].count("done"))')" = 6
     check "what nothing needs is gone in the end: $(n_objects) objects before" eventually 120 all_is_live
     echo "    $(n_objects) objects are left"

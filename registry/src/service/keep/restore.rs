@@ -55,7 +55,7 @@ pub(crate) async fn restore(
         frames.len(),
         backup.n_rows()
     ));
-    let frames = copy(from, store, &frames, Arrived::BySize, &mut HashSet::new(), progress).await?;
+    let frames = copy(from, store, &frames, Arrived::ByReading, &mut HashSet::new(), progress).await?;
     fail_point!("restore.frames");
 
     let txn = db::unasked_txn(db).await?;
