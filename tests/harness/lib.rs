@@ -44,14 +44,19 @@ pub async fn serve() -> TestServer {
 /// Starts a server with other options than usual.
 pub async fn serve_with(change: impl FnOnce(&mut ServeOptions)) -> TestServer {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let mut options = ServeOptions {
-        database: postgres_of(dir.path()),
-        ..ServeOptions::local(dir.path())
-    };
+    let mut options = options_of(dir.path());
     change(&mut options);
     let server = start(options).await.expect("the server starts");
     let admin = Client::new(&server.url, Some(&server.admin_token)).expect("a client");
     TestServer { server, dir, admin }
+}
+
+/// How a server is started on a data folder, with the folder's database on the engine that the tests run on.
+pub fn options_of(data: &Path) -> ServeOptions {
+    ServeOptions {
+        database: postgres_of(data),
+        ..ServeOptions::local(data)
+    }
 }
 
 impl TestServer {

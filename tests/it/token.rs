@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use fineline_api::Scope::{Evaluate, Read, Write};
 use fineline_api::Token;
 use fineline_client::Client;
-use fineline_registry::serve::{ServeOptions, start};
-use harness::{TestServer, claim, serve, serve_with};
+use fineline_registry::serve::start;
+use harness::{TestServer, claim, environment, options_of, serve, serve_with};
 
 use crate::web::Browser;
 
@@ -58,7 +58,7 @@ async fn a_token_is_used_by_a_call_by_a_browser_and_by_a_worker() {
     // and a server that comes later knows it.
     let TestServer { server, dir, .. } = server;
     server.stop().await;
-    let again = start(ServeOptions::local(dir.path())).await.unwrap();
+    let again = start(options_of(dir.path())).await.unwrap();
     let admin = Client::new(&again.url, Some(&again.admin_token)).unwrap();
     assert!(token(&admin, "caller").await.last_used_at.is_some());
 }
@@ -98,7 +98,7 @@ async fn every_replica_takes_the_administrators_token_that_the_operator_gives() 
 #[tokio::test]
 async fn a_given_token_that_was_revoked_stays_so_and_a_weak_one_is_refused() {
     let server = serve().await;
-    let mut options = ServeOptions::local(server.dir.path());
+    let mut options = options_of(server.dir.path());
     options.admin_token_file = Some(secret_file(server.dir.path(), &secret()));
     let given = start(options.clone()).await.unwrap();
     let id = token(&server.admin, "administrator by file").await.id;
@@ -128,6 +128,7 @@ async fn a_command_makes_sure_of_a_token_whose_secret_was_chosen() {
     let create = async |scope: &str| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_registry-under-test"));
         command.args(["token", "create", "--name", "worker", "--scope", scope]);
+        command.envs(environment(server.dir.path()));
         command
             .arg("--secret-file")
             .arg(&file)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fineline_client::{Client, ClientOptions, Direct, Error, PushOptions, push};
-use fineline_registry::serve::{AwsVariables, ServeOptions, start};
+use fineline_registry::serve::{AwsVariables, start};
 use harness::{Cut, Garage, Proxy, TestServer, checkpoint, garage, serve_with};
 
 use super::{Bucket, assert_same, pull_step, push_step};
@@ -80,7 +80,7 @@ async fn a_bucket_that_goes_away_is_no_damage() {
         .unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     // Then nothing is known as damaged: with the bucket back, the step is sound and the other one is pushed.
-    let mut again = ServeOptions::local(server.dir.path());
+    let mut again = harness::options_of(server.dir.path());
     again.store = Some(bucket.url.clone());
     again.store_options.aws = AwsVariables::new(garage.variables());
     let again = start(again).await.unwrap();

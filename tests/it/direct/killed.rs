@@ -71,6 +71,7 @@ impl Place {
         scrub
             .args(["scrub", "--store", &self.bucket.url, "--data"])
             .arg(self.dir.path().join("data"));
+        scrub.envs(harness::environment(&self.dir.path().join("data")));
         scrub.envs(self.variables.iter().cloned()).stdout(Stdio::null());
         assert!(scrub.status().unwrap().success(), "after {after}");
     }
