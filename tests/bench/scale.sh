@@ -34,7 +34,7 @@ status=0
 for engine in "${engines[@]}"; do
     database=
     if [[ $engine == postgres ]]; then
-        start_postgres "$work/postgres" -c fsync=on -c shared_buffers=2GB -c max_wal_size=8GB
+        start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" -c fsync=on -c shared_buffers=2GB -c max_wal_size=8GB
         psql --quiet "${FINELINE_TEST_POSTGRES/\{database\}/postgres}" -c 'CREATE DATABASE scale'
         database=${FINELINE_TEST_POSTGRES/\{database\}/scale}
     fi

@@ -119,14 +119,34 @@ pub(crate) async fn chunk_bound(
     last.as_deref().map(super::digest).transpose()
 }
 
-/// Condemns the live frames of chunks behind `after` up to `upto` that nothing needs; gives how many.
-pub(crate) async fn condemn(conn: &impl ConnectionTrait, after: Option<&Digest>, upto: &Digest) -> Result<u64, DbErr> {
+/// That a frame is live, where its id is given too: said so that no engine takes the index of states, which has nearly all
+/// frames.
+const IS_LIVE: &str = "COALESCE(state, '') = 'live'";
+
+/// The frames, live or not, of chunks behind `after` up to `upto` that nothing needs.
+pub(crate) async fn unneeded(
+    conn: &impl ConnectionTrait,
+    after: Option<&Digest>,
+    upto: &Digest,
+) -> Result<Vec<Uuid>, DbErr> {
+    let sql = format!("SELECT c.frame_id FROM chunk c WHERE c.digest > $1 AND c.digest <= $2 AND NOT {NEEDED}");
+    let asked = statement(conn, &sql, vec![bytes(after), bytes(Some(upto))]);
+    let rows = conn.query_all_raw(asked).await?;
+    rows.iter().map(|row| row.try_get("", "frame_id")).collect()
+}
+
+/// Condemns those of these frames that are live; gives how many.
+pub(crate) async fn condemn(conn: &impl ConnectionTrait, ids: &[Uuid]) -> Result<u64, DbErr> {
     let now = super::now_ms(conn).await?;
-    let sql = format!(
-        "UPDATE frame SET state = 'condemned', condemned_at_ms = {now} WHERE state = 'live' AND id IN \
-         (SELECT c.frame_id FROM chunk c WHERE c.digest > $1 AND c.digest <= $2 AND NOT {NEEDED})"
-    );
-    execute(conn, &sql, vec![bytes(after), bytes(Some(upto))]).await
+    let mut condemned = 0;
+    for batch in ids.chunks(super::BATCH) {
+        let sql = format!(
+            "UPDATE frame SET state = 'condemned', condemned_at_ms = {now} WHERE {IS_LIVE} AND id IN ({})",
+            places(1, batch.len())
+        );
+        condemned += execute(conn, &sql, batch.iter().map(|id| Value::from(*id)).collect()).await?;
+    }
+    Ok(condemned)
 }
 
 /// Revives the condemned frames of chunks that something needs; gives how many. Nothing should ever need it.
@@ -221,7 +241,7 @@ pub(crate) async fn count_unneeded(
     upto: &Digest,
 ) -> Result<Frames, DbErr> {
     let sql = format!(
-        "{COUNT} WHERE state = 'live' AND id IN \
+        "{COUNT} WHERE {IS_LIVE} AND id IN \
          (SELECT c.frame_id FROM chunk c WHERE c.digest > $1 AND c.digest <= $2 AND NOT {NEEDED})"
     );
     count(conn, &sql, vec![bytes(after), bytes(Some(upto))]).await
@@ -250,7 +270,7 @@ pub(crate) async fn count_held_by(
     let mut total = Frames::default();
     for batch in digests.chunks(super::BATCH) {
         let sql = format!(
-            "{COUNT} WHERE state = 'live' AND id IN (SELECT c.frame_id FROM chunk c WHERE c.digest IN ({}) \
+            "{COUNT} WHERE {IS_LIVE} AND id IN (SELECT c.frame_id FROM chunk c WHERE c.digest IN ({}) \
              AND (SELECT COUNT(*) FROM possession p WHERE p.digest = c.digest AND p.released_at_ms IS NULL) = $1 \
              AND NOT EXISTS (SELECT 1 FROM kept_chunk k WHERE k.chunk_digest = c.digest))",
             places(2, batch.len())
