@@ -332,10 +332,12 @@ async fn begin_sync(shared: &Shared, partial: &Arc<Partial>, n_bytes: u64) {
     let working = Arc::clone(&shared.working).read_owned().await;
     let partial = Arc::clone(partial);
     tokio::task::spawn_blocking(move || {
+        // The system tells of a failure once: whoever hears it has to have it written down before `finish` asks.
+        let mut failure = partial.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = partial.file.file.sync_data() {
-            let mut failure = partial.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(error);
         }
+        drop(failure);
         drop(working);
     });
 }
@@ -406,12 +408,8 @@ fn wrong_chunks(partial: &Partial, file: &CheckpointFile) -> Result<Vec<(u64, Ch
 /// Makes a file whose bytes were compared last, and gives it its name.
 fn finish(partial: &Partial, to: &Path) -> Result<()> {
     fail_point!("pull.whole");
-    let failure = partial
-        .sync_failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let last = match failure {
+    let mut failure = partial.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = match failure.take() {
         Some(error) => Err(error),
         None => partial.file.file.sync_all(),
     };

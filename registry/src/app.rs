@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fineline_format::Buffers;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, Notify, Semaphore};
 
@@ -31,8 +30,6 @@ pub(crate) struct App {
     pub(crate) options: Arc<Options>,
     /// Decode and hash what clients send and what is read back.
     pub(crate) decoders: Decoders,
-    /// The memory of chunks and frames.
-    pub(crate) buffers: Buffers,
     /// Rows of chunks that come in, on their way to the database.
     pub(crate) intake: Intake,
     /// Bounds the frames that are fetched from staging places.
@@ -108,7 +105,6 @@ impl App {
     pub(crate) fn new(db: Db, store: Store, options: Options, metrics: PrometheusHandle) -> Self {
         Self {
             db,
-            buffers: store.buffers().clone(),
             store,
             options: Arc::new(options),
             decoders: Decoders::new(),

@@ -19,14 +19,7 @@ parts=("$@")
 ((${#parts[@]})) || parts=(possession delete collect crash damage revision ranks leases disk)
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
-# The real programs, linked with the fail points at which some of this kills them.
-cargo build --locked --quiet -p fineline-tests --bins
 work=$(mktemp -d "${TMPDIR:-/tmp}/fineline-safe.XXXXXX")
-bin=$work/bin
-mkdir "$bin"
-ln -s "$CARGO_TARGET_DIR/debug/registry-under-test" "$bin/fineline-registry"
-ln -s "$CARGO_TARGET_DIR/debug/client-under-test" "$bin/fineline"
-ln -s "$CARGO_TARGET_DIR/debug/worker-under-test" "$bin/fineline-evaluator"
 server=
 mounted=
 cleanup() {
@@ -39,15 +32,7 @@ trap cleanup EXIT
 
 # shellcheck source=tests/harness/accept.sh
 source "$root/tests/harness/accept.sh"
-
-# step_dir STEP: the folder of a step of the real run.
-step_dir() { printf '%s/run/step-%06d' "$data" "$1"; }
-
-# identical RUN@REF DIR: what is pulled is what was pushed.
-identical() {
-    rm -rf "$work/pulled"
-    fineline pull "$1" "$work/pulled" >/dev/null && diff -r "$2" "$work/pulled"
-}
+link_programs_under_test
 
 # store_bytes DIR: bytes of all objects of a data folder.
 store_bytes() { find "$1/store" -type f -printf '%s\n' | awk '{n += $1} END {printf "%d", n}'; }
@@ -62,16 +47,6 @@ print(report)' "$1"
 
 # sound DIR: scrub reads every byte and finds nothing.
 sound() { "$bin/fineline-registry" scrub --data "$1" --json >"$work/scrub.json" 2>/dev/null; }
-
-# eventually SECONDS COMMAND...: it becomes so.
-eventually() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < until)) || return 1
-        sleep 0.2
-    done
-}
 
 for part in "${parts[@]}"; do
     # shellcheck source=/dev/null

@@ -28,17 +28,10 @@ if [[ ${1:-} == --install ]]; then
 fi
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
-# The real programs, linked with the fail points at which some of this kills them.
-cargo build --locked --quiet -p fineline-tests --bins
 work=$(mktemp -d "${TMPDIR:-/tmp}/fineline-keep.XXXXXX")
 chmod 755 "$work"
-bin=$work/bin
-mkdir "$bin"
-ln -s "$CARGO_TARGET_DIR/debug/registry-under-test" "$bin/fineline-registry"
-ln -s "$CARGO_TARGET_DIR/debug/client-under-test" "$bin/fineline"
 export FINELINE_LOG=warn
 server=
-garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
 garage_pid=
 background=()
 cleanup() {
@@ -54,20 +47,12 @@ trap cleanup EXIT
 
 # shellcheck source=tests/harness/accept.sh
 source "$root/tests/harness/accept.sh"
+link_programs_under_test
 # shellcheck source=tests/harness/garage.sh
 source "$root/tests/harness/garage.sh"
 
 registry() { "$bin/fineline-registry" "$@"; }
 quiet() { "$@" >/dev/null 2>&1; }
-
-# step_dir STEP: the folder of a step of the real run.
-step_dir() { printf '%s/run/step-%06d' "$data" "$1"; }
-
-# identical RUN@REF DIR: what is pulled is what was pushed.
-identical() {
-    rm -rf "$work/pulled"
-    fineline pull "$1" "$work/pulled" >/dev/null && diff -r "$2" "$work/pulled"
-}
 
 # n_identical: how many steps of the real run come back bit by bit.
 n_identical() {

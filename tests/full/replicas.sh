@@ -13,7 +13,6 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 data=$(cd .. && pwd)/shared/data
 duration=60
-garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
 PATH=$PATH:/usr/sbin
 # shellcheck source=tests/harness/postgres.sh
 source tests/harness/postgres.sh
@@ -59,7 +58,7 @@ source "$root/tests/full/replicas/parts.sh"
 
 start_all
 echo "== two replicas, three workers, one PostgreSQL, store $store"
-if [[ $store == file:* ]]; then echo "skipped: full/replicas on a bucket: there is no garage: set GARAGE"; fi
+if [[ $store == file:* ]]; then echo "skipped: full/replicas on a bucket: $no_garage"; fi
 python3 tests/accept/spine/suites.py "$data/lm_eval" "$work/suites"
 suite=$work/suites/rolling.yaml
 for run in lab/a lab/b; do fineline run create "$run" >/dev/null; done

@@ -9,9 +9,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 data=$(cd .. && pwd)/shared/data
-garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
+# shellcheck source=tests/harness/garage.sh
+source "$root/tests/harness/garage.sh"
 if [[ ! -x $garage ]]; then
-    echo "skipped: full/s3: there is no garage: set GARAGE, or \`cargo install garage --version 2.5.0 --locked --no-default-features --features bundled-libs,sqlite\`"
+    echo "skipped: full/s3: $no_garage"
     exit 0
 fi
 if [[ ! -d $data/run ]]; then
@@ -20,12 +21,7 @@ if [[ ! -d $data/run ]]; then
 fi
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
-cargo build --locked --quiet -p fineline-tests --bins
 work=$(mktemp -d "${TMPDIR:-/tmp}/fineline-s3.XXXXXX")
-bin=$work/bin
-mkdir "$bin"
-ln -s "$CARGO_TARGET_DIR/debug/registry-under-test" "$bin/fineline-registry"
-ln -s "$CARGO_TARGET_DIR/debug/client-under-test" "$bin/fineline"
 server=
 garage_pid=
 counter=
@@ -38,8 +34,7 @@ trap cleanup EXIT
 
 # shellcheck source=tests/harness/accept.sh
 source "$root/tests/harness/accept.sh"
-# shellcheck source=tests/harness/garage.sh
-source "$root/tests/harness/garage.sh"
+link_programs_under_test
 
 step=$data/run/step-003000
 other=$data/run/step-000512
@@ -104,14 +99,6 @@ live=$(fineline storage gc --json | python3 -c 'import json, sys; r = json.load(
 check "the bucket has $n_frames objects of $frame_bytes bytes, the rows the same" test "$n_frames $frame_bytes" = "$live"
 fineline delete lab/direct@3000 >/dev/null
 collected() { fineline storage gc >/dev/null && [[ $(in_bucket lab/frames/ | cut -d' ' -f2) -lt $((frame_bytes * 6 / 10)) ]]; }
-eventually() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < until)) || return 1
-        sleep 0.5
-    done
-}
 check "deleting a step gives its bytes back after the grace" eventually 120 collected
 check "the other step is sound" sound scrub
 fineline run delete lab/through --force >/dev/null

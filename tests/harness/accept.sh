@@ -23,6 +23,36 @@ finish() {
     ((n_short == 0))
 }
 
+# link_programs_under_test: the real programs, linked with the fail points at which some of a script kills them, in $bin.
+link_programs_under_test() {
+    cargo build --locked --quiet -p fineline-tests --bins || return 1
+    bin=$work/bin
+    mkdir "$bin"
+    ln -s "$CARGO_TARGET_DIR/debug/registry-under-test" "$bin/fineline-registry"
+    ln -s "$CARGO_TARGET_DIR/debug/client-under-test" "$bin/fineline"
+    ln -s "$CARGO_TARGET_DIR/debug/worker-under-test" "$bin/fineline-evaluator"
+}
+
+# step_dir STEP: the folder of a step of the real run, which lies in $data.
+step_dir() { printf '%s/run/step-%06d' "$data" "$1"; }
+
+# identical RUN@REF DIR [PLACE]: what is pulled, to PLACE, is what was pushed.
+identical() {
+    local to=${3:-$work/pulled}
+    rm -rf "$to"
+    fineline pull "$1" "$to" >/dev/null && diff -r "$2" "$to"
+}
+
+# eventually SECONDS COMMAND...: it becomes so.
+eventually() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < until)) || return 1
+        sleep 0.2
+    done
+}
+
 # start_server DIR [OPTION...]: serves DIR on a free port (or on $port, when set) and points the client at it.
 start_server() {
     local dir=$1

@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 
 bucket=ckpt
+garage=${GARAGE:-$(PATH=$PATH:$HOME/.cargo/bin command -v garage || true)}
+no_garage='there is no garage: set GARAGE, or `cargo install garage --version 2.5.0 --locked --no-default-features --features bundled-libs,sqlite`'
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 start_garage() {

@@ -125,6 +125,7 @@ fn a_move_killed_anywhere_goes_on_when_the_command_is_repeated() {
         ("move.before_arrival", true),
         ("move.arrived", true),
         ("move.ended", true),
+        ("move.opened", true),
     ] {
         let place = Place::new();
         assert_killed(&mut place.moving(), point);
@@ -187,6 +188,36 @@ fn a_move_that_departed_is_taken_back() {
     }
     text(&abort.arg("--abort").output().unwrap());
     place.assert_whole(&place.data(), "--abort");
+}
+
+#[test]
+fn at_no_moment_do_both_places_take_writes() {
+    // Given a move that was killed when all had arrived and the old place did not know it yet
+    let place = Place::new();
+    assert_killed(&mut place.moving(), "move.arrived");
+    std::fs::copy(place.data().join("admin.token"), place.other().join("admin.token")).unwrap();
+    let is_closed = || {
+        let serve = place
+            .registry("serve", &place.other())
+            .args(["--listen", "127.0.0.1:0"])
+            .output();
+        let serve = serve.unwrap();
+        serve.status.code() == Some(1) && String::from_utf8_lossy(&serve.stderr).contains("on its way")
+    };
+    assert!(is_closed());
+    // When it is taken back, which can be done at the old place alone,
+    let abort = |data: &Path| {
+        let mut abort = place.registry("move", data);
+        if let Some(url) = postgres_of(data) {
+            abort.args(["--from-database", &url]);
+        }
+        abort.arg("--abort").output().unwrap()
+    };
+    assert_eq!(abort(&place.other()).status.code(), Some(1));
+    text(&abort(&place.data()));
+    // then that is served again and the other is not.
+    place.assert_whole(&place.data(), "--abort");
+    assert!(is_closed());
 }
 
 #[test]

@@ -56,6 +56,12 @@ pub(crate) async fn take_back(conn: &impl ConnectionTrait) -> Result<(), DbErr> 
         .map(|_| ())
 }
 
+/// Opens the place that a departure came to.
+pub(crate) async fn open(conn: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+    let sql = "DELETE FROM departure WHERE id = $1 AND ended_at_ms IS NULL";
+    execute(conn, sql, vec![id.into()]).await.map(|_| ())
+}
+
 /// Writes down, beside all that came, which departure it came by.
 pub(crate) async fn arrive(conn: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;

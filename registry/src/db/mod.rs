@@ -331,7 +331,7 @@ async fn execute(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> 
 }
 
 /// Values in one statement: far below what either engine binds.
-const BATCH: usize = 500;
+pub(crate) const BATCH: usize = 500;
 
 /// A digest as its column holds it.
 fn blob(digest: &Digest) -> Vec<u8> {
@@ -453,6 +453,34 @@ mod tests {
         assert!(early.is_err());
         first.rollback().await.unwrap();
         second.await.unwrap().commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn on_postgres_writers_see_what_was_committed_whatever_the_servers_default_and_hang_for_no_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = database_of(dir.path());
+        let db = Db::open(&url).await.unwrap();
+        if db.reader().get_database_backend() != DbBackend::Postgres {
+            // SQLite has one level, and the test of the writer's lock is above.
+            write_txn(&db).await.unwrap().commit().await.unwrap();
+            return;
+        }
+        let stricter = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', \
+            current_database(), 'repeatable read'); END $$";
+        let txn = write_txn(&db).await.unwrap();
+        txn.execute_unprepared(stricter).await.unwrap();
+        txn.commit().await.unwrap();
+        let txn = write_txn(&Db::open(&url).await.unwrap()).await.unwrap();
+        for (name, value) in [
+            ("default_transaction_isolation", "repeatable read"),
+            ("transaction_isolation", "read committed"),
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("lock_timeout", "30s"),
+        ] {
+            let show = Statement::from_string(DbBackend::Postgres, format!("SHOW {name}"));
+            let row = txn.query_one_raw(show).await.unwrap().unwrap();
+            assert_eq!(row.try_get_by_index::<String>(0).unwrap(), value, "{name}");
+        }
     }
 
     #[tokio::test]

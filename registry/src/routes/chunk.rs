@@ -84,7 +84,7 @@ async fn put_chunk(
     let run = caller
         .run(&app, &run_name(&path.namespace, &path.name)?, Scope::Write)
         .await?;
-    let body = read_body(body, &headers, &app.buffers, MAX_FRAME_BYTES).await?;
+    let body = read_body(body, &headers, app.store.buffers(), MAX_FRAME_BYTES).await?;
     let (session, digest) = (query.session, path.digest()?);
     match query.staged {
         None => service::chunk::put(&app, &run, session, digest, body).await?,

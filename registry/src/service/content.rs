@@ -133,7 +133,7 @@ pub(crate) async fn set_damaged(app: &App, chunk: &ChunkRow, damaged: bool) -> R
 pub(crate) async fn decode(app: &App, row: &ChunkRow) -> Result<Chunk, ReadError> {
     let (digest, frame_id) = (row.digest, row.frame_id);
     let frame = app.store.get_frame(frame_id).await?;
-    let (body, mut raw) = (frame.clone(), app.buffers.empty(chunk_capacity(row)));
+    let (body, mut raw) = (frame.clone(), app.store.buffers().empty(chunk_capacity(row)));
     let decode = move |decoder: &mut Decoder| {
         decoder.decode(&body, |piece| raw.extend_from_slice(piece))?;
         Ok::<_, FrameError>((Digest::of(&raw), raw))

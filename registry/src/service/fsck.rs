@@ -16,6 +16,7 @@ use crate::db::revision::{RevisionFilter, RevisionRow};
 use crate::db::run::RunRow;
 use crate::error::ApiResult;
 use crate::service::content::{self, ReadError};
+use crate::store::StoreError;
 
 const BATCH: u64 = 500;
 
@@ -74,7 +75,11 @@ pub(crate) enum ProblemKind {
 /// When database or store are down; what is wrong with their content is in the report.
 pub(crate) async fn check(app: &App, read_data: bool) -> ApiResult<Report> {
     // A bucket that is gone or another one says of every object that it is missing.
-    app.store.check().await.map_err(content::store_down)?;
+    match app.store.probe().await {
+        // One without room is still good to read from.
+        Ok(()) | Err(StoreError::Full(_)) => {}
+        Err(error) => return Err(content::store_down(error)),
+    }
     let mut report = Report::default();
     let sizes = check_chunks(app, read_data, &mut report).await?;
     check_files(app, read_data, &sizes, &mut report).await?;

@@ -39,17 +39,21 @@ pub(crate) struct Gauges {
 /// 401 without a good token, 403 for one that does not read every run, 503 when the database does not answer.
 pub(crate) async fn admit(app: &App, secret: Option<&str>) -> ApiResult<()> {
     let secret_sha256 = secret.map(|secret| Digest::of(secret.as_bytes()));
-    let mut admitted = app.gauges.admitted.lock().await;
     let caller = tokio::time::timeout(PATIENCE, authenticate(app, secret)).await;
     let too_late = |_| Err(ApiError::new(ErrorCode::Unavailable, "the database does not answer"));
     match caller.unwrap_or_else(too_late) {
         Ok(caller) => {
             caller.require_whole(Scope::Read)?;
-            *admitted = secret_sha256;
+            *app.gauges.admitted.lock().await = secret_sha256;
             Ok(())
         }
-        Err(error) if error.status().is_server_error() && secret.is_some() && *admitted == secret_sha256 => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => {
+            let was_admitted = secret.is_some() && *app.gauges.admitted.lock().await == secret_sha256;
+            if error.status().is_server_error() && was_admitted {
+                return Ok(());
+            }
+            Err(error)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fineline_api::ChunkRef;
+use fineline_api::error::ErrorCode;
 use fineline_format::Digest;
 use sea_orm::DatabaseTransaction;
 use tokio::sync::oneshot;
@@ -91,6 +92,13 @@ async fn write_all(app: &App, waiting: Vec<(Row, Answer)>) {
             for (answer, result) in answers.into_iter().zip(results) {
                 // A request that has gone away hears nothing.
                 drop(answer.send(result));
+            }
+        }
+        // One of them may be what is wrong: the others are not refused for it.
+        Err(error) if error.code() == ErrorCode::Internal && rows.len() > 1 => {
+            for (row, answer) in rows.iter().zip(answers) {
+                let alone = in_one_transaction(app, std::slice::from_ref(row)).await;
+                drop(answer.send(alone.and_then(|mut results| results.remove(0))));
             }
         }
         // A database that is full, or that moved, is so for each of them.

@@ -6,13 +6,18 @@ use std::collections::{HashMap, HashSet};
 
 use fineline_api::Scope;
 use fineline_format::{Digest, Manifest};
+use futures::{StreamExt, TryStreamExt, stream};
 use sea_orm::ConnectionTrait;
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
+use crate::db::possession::NamedChunk;
 use crate::db::revision::RevisionRow;
 use crate::error::{ApiError, ApiResult};
+
+/// Statements that one question asks at the same time.
+const BATCHES_AT_ONCE: usize = 4;
 
 /// The raw sizes of those of these chunks that are stored and that the caller may name.
 pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
@@ -29,9 +34,17 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
 /// last checkpoint was just deleted.
 pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
     let unpublished = caller.has(Scope::Write);
-    let moment = db::read_txn(&app.db).await?;
-    let named = db::possession::named_chunks(&moment, caller.holders(), unpublished, digests).await?;
-    moment.commit().await?;
+    // Each answer is of one statement, so the batches need no moment in common and may be asked beside each other.
+    let ask = |batch: Vec<Digest>| async move {
+        db::possession::named_chunks(app.db.reader(), caller.holders(), unpublished, &batch).await
+    };
+    let batches: Vec<Vec<Digest>> = digests.chunks(db::BATCH).map(<[Digest]>::to_vec).collect();
+    let answers: Vec<HashMap<Digest, NamedChunk>> = stream::iter(batches)
+        .map(ask)
+        .buffer_unordered(BATCHES_AT_ONCE)
+        .try_collect()
+        .await?;
+    let named: HashMap<Digest, NamedChunk> = answers.into_iter().flatten().collect();
     if named.values().all(|chunk| !chunk.is_going) {
         let sizes = named.into_iter().map(|(digest, chunk)| (digest, chunk.size_bytes));
         return Ok(sizes.collect());

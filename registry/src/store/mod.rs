@@ -191,7 +191,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Other`] when it is not.
-    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<(), StoreError> {
         let key = self.key(&key::probe(Uuid::nil()));
         match self
             .objects

@@ -36,16 +36,6 @@ unit_tests() {
     echo "    $(grep -E '^Ran' "$work/unit")"
 }
 
-# eventually SECONDS COMMAND...: it becomes so.
-eventually() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < until)) || return 1
-        sleep 0.1
-    done
-}
-
 # calls_fast LOG: as the module itself says at its end.
 calls_fast() {
     python3 -c 'import re, sys

@@ -3,7 +3,7 @@
 
 echo "== S3"
 if [[ ! -x $garage ]]; then
-    echo "skipped: full/keep/s3: there is no garage: set GARAGE, or \`cargo install garage --version 2.5.0 --locked\`"
+    echo "skipped: full/keep/s3: $no_garage"
     return 0
 fi
 start_garage

@@ -103,14 +103,6 @@ stubborn() {
     return 1
 }
 
-step_dir() { printf '%s/run/step-%06d' "$data" "$1"; }
-
-# same RUN@REF DIR PLACE: what is pulled is what was pushed.
-same() {
-    rm -rf "$3"
-    fineline pull "$1" "$3" && diff -r "$2" "$3"
-}
-
 # push_for_ever RUN: pushes steps of the real run again and again under new numbers, reads each back, and deletes all but
 # the newest three.
 push_for_ever() {
@@ -120,7 +112,7 @@ push_for_ever() {
         at=${steps[n % ${#steps[@]}]}
         stubborn fineline push "$run" "$n" "$(step_dir "$at")" || continue
         echo "$n $at" >>"$work/pushed-$1"
-        stubborn same "$run@$n" "$(step_dir "$at")" "$work/pulled-$1" && echo "$n" >>"$work/read-$1"
+        stubborn identical "$run@$n" "$(step_dir "$at")" "$work/pulled-$1" && echo "$n" >>"$work/read-$1"
         old=$((n - 3))
         # A deletion whose answer was lost finds nothing when it is repeated.
         if ((old > 0)); then fineline delete "$run@$old" >>"$work/commands.log" 2>&1 || true; fi
@@ -149,7 +141,7 @@ kept() {
     echo "    steps $steps"
     for step in $steps; do
         at=$(awk -v step="$step" '$1 == step {print $2}' "$work/pushed-$1")
-        same "lab/$1@$step" "$(step_dir "$at")" "$work/pulled-$1" >>"$work/commands.log" 2>&1 || return 1
+        identical "lab/$1@$step" "$(step_dir "$at")" "$work/pulled-$1" >>"$work/commands.log" 2>&1 || return 1
     done
 }
 
@@ -164,15 +156,6 @@ import json, sys
 report = json.load(open(sys.argv[1]))
 sys.exit(not (report["waiting"]["n"] == 0 and report["condemned"]["n"] == 0 and report["live"]["n"] == int(sys.argv[2])))
 PYTHON
-}
-
-eventually() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < until)) || return 1
-        sleep 0.5
-    done
 }
 
 report() {

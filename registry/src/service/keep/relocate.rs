@@ -92,6 +92,11 @@ pub(crate) async fn relocate(
     }
     txn.commit().await?;
     fail_point!("move.ended");
+    // Only now: until here the old place could be taken back.
+    let txn = db::unasked_txn(&to.db).await?;
+    departure::open(&txn, id).await?;
+    txn.commit().await?;
+    fail_point!("move.opened");
     Ok(Moved {
         database: to.database_url.clone(),
         store: to.store_url.clone(),
@@ -103,9 +108,13 @@ pub(crate) async fn relocate(
 /// Lets the old place be served again, of a move that did not end.
 ///
 /// # Errors
-/// When there is none, or it ended.
+/// When there is none, it ended, or this is where it goes.
 pub(crate) async fn take_back(from: &Db) -> KeepResult<()> {
     match departure::find(from.reader()).await? {
+        Some(found) if departure::has_arrived(from.reader(), found.id).await? => Err(KeepError::refused(
+            "this is where the registry moves to, not where it came from",
+            "give the same `move` again to end it, or take it back at its old place",
+        )),
         None => Err(KeepError::refused(
             "no move is under way here",
             "the registry can be served as it is",
@@ -175,17 +184,21 @@ async fn copy_and_depart(
         }
     }
     fail_point!("move.copied");
-    let departure = Departure {
-        id: Uuid::now_v7(),
-        database: to.database_url.clone(),
-        store: to.store_url.clone(),
-        ended: false,
-    };
+    let departure = departure_to(to, Uuid::now_v7());
     let txn = db::write_txn(&from.db).await?;
     departure::begin(&txn, &departure).await?;
     txn.commit().await?;
     fail_point!("move.departed");
     Ok(departure.id)
+}
+
+fn departure_to(to: &Place, id: Uuid) -> Departure {
+    Departure {
+        id,
+        database: to.database_url.clone(),
+        store: to.store_url.clone(),
+        ended: false,
+    }
 }
 
 /// Brings what is left and all rows. Nobody writes at the old place, so nothing is deleted there either.
@@ -218,6 +231,8 @@ async fn arrive(
         db::frame::set_damaged(&txn, &bad.chunk, bad.frame, true).await?;
     }
     departure::arrive(&txn, id).await?;
+    // Closed like the place that it left, until that one can't be taken back any more.
+    departure::begin(&txn, &departure_to(to, id)).await?;
     fail_point!("move.before_arrival");
     txn.commit().await?;
     fail_point!("move.arrived");

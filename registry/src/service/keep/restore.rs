@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use sea_orm::DatabaseTransaction;
 use serde::Serialize;
 
+use super::backup::Spool;
 use super::copy::{Arrived, copy};
 use super::place;
 use super::snapshot::{Head, Snapshot};
@@ -45,10 +46,13 @@ pub(crate) async fn restore(
     let txn = db::unasked_txn(db).await?;
     require_empty(&txn).await?;
     txn.rollback().await?;
+    let spool = Spool::new()?;
     let snapshot = Snapshot {
         head: backup.head.clone(),
         parts: from.clone(),
     };
+    // Here first: no byte of another machine is waited for while the transaction is open.
+    let snapshot = snapshot.copied_to(&spool.store).await?;
     let frames = snapshot.frames().await?;
     progress(&format!(
         "backup {id}: {} frames, {} rows",

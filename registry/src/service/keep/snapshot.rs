@@ -144,6 +144,18 @@ async fn put_part(parts: &Store, name: String, lines: String) -> KeepResult<Part
 }
 
 impl Snapshot {
+    /// The same with its parts in `to`, so that reading them waits for no other machine.
+    pub(super) async fn copied_to(&self, to: &Store) -> KeepResult<Self> {
+        for part in self.head.tables.iter().flat_map(|table| &table.parts) {
+            to.put_named(&part.name, self.parts.get_named(&part.name).await?)
+                .await?;
+        }
+        Ok(Self {
+            head: self.head.clone(),
+            parts: to.clone(),
+        })
+    }
+
     /// The lines of a part, which are what was written.
     async fn lines(&self, part: &Part) -> KeepResult<String> {
         let damaged = |what: &str| KeepError::Damaged(format!("object `{}` {what}", part.name));
