@@ -24,6 +24,7 @@ mod m20261125_000010_compare_text_by_bytes;
 mod m20261125_000011_tell_when_tokens_were_used;
 mod m20261125_000012_create_staging;
 mod m20261125_000013_keep_and_move;
+mod m20261125_000014_find_condemned_by_chunk;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000011_tell_when_tokens_were_used::Migration),
             Box::new(m20261125_000012_create_staging::Migration),
             Box::new(m20261125_000013_keep_and_move::Migration),
+            Box::new(m20261125_000014_find_condemned_by_chunk::Migration),
         ]
     }
 }

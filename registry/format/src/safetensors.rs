@@ -234,6 +234,11 @@ mod tests {
                 "overflow",
             ),
             (r#"{"a":{"dtype":"U8","shape":[1]}}"#, 1, "missing field `data_offsets`"),
+            (
+                r#"{"a\u0000":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+                1,
+                "a control character",
+            ),
         ];
         for (header, n_data, expected) in cases {
             let error = read(&file(header, n_data), "m.safetensors").unwrap_err().to_string();

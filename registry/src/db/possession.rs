@@ -4,13 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use fineline_api::RunPattern;
 use fineline_format::Digest;
-use sea_orm::sea_query::{Condition, Expr, Func, OnConflict};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Func, OnConflict, SimpleExpr};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationDef,
 };
 
 use super::entity::{chunk, frame, possession, run};
-use super::frame::FrameState;
 
 fn run_of_possession() -> RelationDef {
     possession::Entity::belongs_to(run::Entity)
@@ -81,8 +80,22 @@ pub(crate) async fn held(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NamedChunk {
     pub(crate) size_bytes: u64,
-    /// Whether a holder has let go of it, or its frame is condemned: who relies on it has to take that back.
+    /// Whether a holder has let go of it, or a frame of it is condemned: who relies on it has to take that back.
     pub(crate) is_going: bool,
+}
+
+/// Whether the chunk of a possession has a condemned frame, by the index of those alone: a frame's own row lies anywhere.
+fn chunk_is_condemned() -> SimpleExpr {
+    let mut condemned = sea_orm::sea_query::Query::select();
+    condemned
+        .expr(Expr::value(1))
+        .from(frame::Entity)
+        .and_where(
+            Expr::col((frame::Entity, frame::Column::ChunkDigest))
+                .equals((possession::Entity, possession::Column::Digest)),
+        )
+        .and_where(Expr::col((frame::Entity, frame::Column::CondemnedAtMs)).is_not_null());
+    Expr::exists(condemned)
 }
 
 /// Those of `digests` that are held, as [`held`] says, and that a frame holds which is not known to be damaged. One
@@ -100,19 +113,18 @@ pub(crate) async fn named_chunks(
             .column(possession::Column::Digest)
             .column(possession::Column::ReleasedAtMs)
             .column(chunk::Column::SizeBytes)
-            .column(frame::Column::State)
+            .expr_as(chunk_is_condemned(), "condemned")
             .join(JoinType::InnerJoin, run_of_possession())
             .join(JoinType::InnerJoin, chunk_of_possession())
-            .join(JoinType::InnerJoin, super::frame::frame_of_chunk())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
             .filter(chunk::Column::DamagedAtMs.is_null())
             .filter(holders.condition());
         if !unpublished {
             query = query.filter(possession::Column::PublishedAtMs.is_not_null());
         }
-        let rows: Vec<(Vec<u8>, Option<i64>, i64, String)> = query.into_tuple().all(conn).await?;
-        for (digest, released_at_ms, size_bytes, state) in rows {
-            let is_going = released_at_ms.is_some() || state == FrameState::Condemned.as_str();
+        let rows: Vec<(Vec<u8>, Option<i64>, i64, bool)> = query.into_tuple().all(conn).await?;
+        for (digest, released_at_ms, size_bytes, condemned) in rows {
+            let is_going = released_at_ms.is_some() || condemned;
             let entry = named.entry(super::digest(&digest)?).or_insert(NamedChunk {
                 size_bytes: size_bytes.unsigned_abs(),
                 is_going,

@@ -174,6 +174,35 @@ async fn what_missing_said_is_there_stays_until_the_commit() {
 }
 
 #[tokio::test]
+async fn what_missing_said_is_there_stays_when_only_the_asker_had_let_go_of_it() {
+    // Given two runs with the same step, of which one deleted its own; the frames live on for the other
+    let fixture = Fixture::new().await;
+    let (a, b) = (fixture.run("lab/a").await, fixture.run("lab/b").await);
+    let files = model(1.0);
+    for pusher in [&a, &b] {
+        pusher.push(1, &files).await.unwrap();
+    }
+    a.delete(1, FORCE).await.unwrap();
+    collect::collect(&fixture.app, false).await.unwrap();
+    fixture.age(Duration::from_secs(70 * 3600)).await;
+    // When it pushes again, is told that the chunks are there, and the grace of what it let go of ends before it commits
+    let writer = fixture
+        .caller(fineline_api::Scope::Write, "lab/a".parse().unwrap())
+        .await;
+    let a = Pusher { caller: writer, ..a };
+    let session = a.open(2).await;
+    let missing = chunk::missing(&fixture.app, &a.caller, chunks_of(&files)).await;
+    assert_eq!(missing.unwrap(), []);
+    fixture.age(Duration::from_secs(10 * 3600)).await;
+    collect::collect(&fixture.app, false).await.unwrap();
+    // Then it may still name them, and commits without sending a byte
+    let session = a.commit(session.id, described(&files)).await.unwrap();
+    assert_eq!(session.state, fineline_api::PushSessionState::Committed);
+    fixture.collect_all().await;
+    fixture.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_deleted_run_frees_its_name_at_once_and_is_forgotten_after_the_grace() {
     let fixture = Fixture::new().await;
     let pusher = fixture.run("lab/run").await;

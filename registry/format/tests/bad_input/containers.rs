@@ -176,7 +176,7 @@ fn safetensors() -> Vec<Case> {
         ),
         of(
             "a name of control characters",
-            "tensor `a\\u{0}\\n",
+            "tensor `a\\u{0}\\n`: its name has a control character",
             format!("{{\"a\\u0000\\n\":{}}}", "[]"),
             0,
         ),

@@ -123,6 +123,9 @@ pub(crate) fn cases() -> Vec<Case> {
         of("one name recalled twice", "`w` stands twice", || {
             recalled("w", &wide(1, 1), 2)
         }),
+        of("a name with a control character", "has a control character", || {
+            recalled("w\0", &wide(1, 1), 1)
+        }),
         of("a name of 1 MB", "1024 are the most", || {
             recalled(&"n".repeat(1 << 20), &wide(1, 1), 1)
         }),
