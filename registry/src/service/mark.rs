@@ -11,8 +11,12 @@ use crate::db::collect::Possessed;
 use crate::error::ApiResult;
 use crate::service::content;
 
-/// Digests of a run that are looked at together. A row takes nearly 2 kB on its way out of SQLite.
-const WINDOW: u64 = 50_000;
+/// Digests of a run that are looked at together: 64 MiB at most with what holds them. Each window reads the run's manifests and
+/// recipes once more, so it is no smaller.
+const WINDOW: usize = 200_000;
+
+/// Rows of one statement: on its way out of the database a row takes more than 1 kB.
+const ROWS: u64 = 20_000;
 
 /// Digests that one transaction changes.
 const BATCH: usize = 2000;
@@ -78,7 +82,14 @@ struct Window {
 
 impl Window {
     async fn next(app: &App, run_id: i64, after: Option<Digest>) -> ApiResult<Option<Self>> {
-        let possessed = db::collect::possessed(app.db.reader(), run_id, after.as_ref(), WINDOW).await?;
+        let mut possessed: Vec<Possessed> = Vec::new();
+        let mut last = after;
+        while possessed.len() < WINDOW {
+            let rows = db::collect::possessed(app.db.reader(), run_id, last.as_ref(), ROWS).await?;
+            let Some(row) = rows.last() else { break };
+            last = Some(row.digest);
+            possessed.extend(rows);
+        }
         let last = possessed.last().map(|row| row.digest);
         Ok(last.map(|last| Self { possessed, after, last }))
     }

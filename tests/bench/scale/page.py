@@ -38,5 +38,5 @@ print("""
 Half of the 10,000 digests are held by the token's namespace, a quarter by others, a quarter by nobody, and the answer is
 compared each time. What is published is a file that was verified before, under a new manifest, with a small new file;
 reading content back costs what `transfer.md` says. The collection reads every manifest and recipe, and every row of
-possession, in windows of 50,000.
+possession, in windows of 200,000.
 """)
