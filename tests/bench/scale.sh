@@ -37,6 +37,7 @@ for engine in "${engines[@]}"; do
         start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" -c fsync=on -c shared_buffers=2GB -c max_wal_size=8GB
         psql --quiet "${FINELINE_TEST_POSTGRES/\{database\}/postgres}" -c 'CREATE DATABASE scale'
         database=${FINELINE_TEST_POSTGRES/\{database\}/scale}
+        export POSTGRES_LOG=$postgres_dir/postgres.log
     fi
     python3 "$root/tests/bench/scale/run.py" "$CARGO_TARGET_DIR/release/fineline-registry" "$work/$engine" \
         "${CHECKPOINTS:-5000}" "${CHUNKS:-2000}" "$work/$engine.json" "$database" || status=1

@@ -484,6 +484,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn sqlite_is_built_without_what_makes_readers_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", dir.path().join("db").display()))
+            .await
+            .unwrap();
+        let ask = Statement::from_string(
+            DbBackend::Sqlite,
+            "SELECT compile_options AS option FROM pragma_compile_options",
+        );
+        let rows = db.reader().query_all_raw(ask).await.unwrap();
+        let options: Vec<String> = rows.iter().map(|row| row.try_get("", "option").unwrap()).collect();
+        let why = "`.cargo/config.toml` says how; it counts where cargo is called below its folder, with no other flags in the way";
+        assert!(
+            !options.iter().any(|option| option == "ENABLE_MEMORY_MANAGEMENT"),
+            "{why}: {options:?}"
+        );
+        assert!(
+            options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"),
+            "{why}: {options:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn the_databases_clock_is_unix_milliseconds() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&database_of(dir.path())).await.unwrap();

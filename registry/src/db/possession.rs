@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use fineline_api::RunPattern;
 use fineline_format::Digest;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Func, OnConflict, SimpleExpr};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Func, IntoColumnRef, OnConflict, SimpleExpr};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationDef,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect,
+    RelationDef, Select,
 };
 
 use super::entity::{chunk, frame, possession, run};
@@ -15,13 +16,6 @@ fn run_of_possession() -> RelationDef {
     possession::Entity::belongs_to(run::Entity)
         .from(possession::Column::RunId)
         .to(run::Column::Id)
-        .into()
-}
-
-fn chunk_of_possession() -> RelationDef {
-    possession::Entity::belongs_to(chunk::Entity)
-        .from(possession::Column::Digest)
-        .to(chunk::Column::Digest)
         .into()
 }
 
@@ -84,6 +78,18 @@ pub(crate) struct NamedChunk {
     pub(crate) is_going: bool,
 }
 
+/// The size of the chunk of a possession where a frame holds it that is not known to be damaged, else null. As a subquery of the
+/// row and not as a join: so it is looked for only once the possession counts.
+fn stored_size_of_chunk() -> SimpleExpr {
+    let mut stored = sea_orm::sea_query::Query::select();
+    stored
+        .column(chunk::Column::SizeBytes)
+        .from(chunk::Entity)
+        .and_where(is_of_possession((chunk::Entity, chunk::Column::Digest)))
+        .and_where(Expr::col((chunk::Entity, chunk::Column::DamagedAtMs)).is_null());
+    stored.into()
+}
+
 /// Whether the chunk of a possession has a condemned frame, by the index of those alone: a frame's own row lies anywhere. One
 /// that no row of `chunk` points to any more counts too, which costs the asker a transaction and changes no answer.
 fn chunk_is_condemned() -> SimpleExpr {
@@ -91,12 +97,30 @@ fn chunk_is_condemned() -> SimpleExpr {
     condemned
         .expr(Expr::value(1))
         .from(frame::Entity)
-        .and_where(
-            Expr::col((frame::Entity, frame::Column::ChunkDigest))
-                .equals((possession::Entity, possession::Column::Digest)),
-        )
+        .and_where(is_of_possession((frame::Entity, frame::Column::ChunkDigest)))
         .and_where(Expr::col((frame::Entity, frame::Column::CondemnedAtMs)).is_not_null());
     Expr::exists(condemned)
+}
+
+fn is_of_possession(digest: impl IntoColumnRef) -> SimpleExpr {
+    Expr::col(digest).equals((possession::Entity, possession::Column::Digest))
+}
+
+/// The statement of [`named_chunks`]; docs/adr/0012 has how either engine goes about it.
+fn named_chunks_query(holders: Holders<'_>, unpublished: bool, digests: &[Digest]) -> Select<possession::Entity> {
+    let mut query = possession::Entity::find()
+        .select_only()
+        .column(possession::Column::Digest)
+        .column(possession::Column::ReleasedAtMs)
+        .expr_as(stored_size_of_chunk(), "size_bytes")
+        .expr_as(chunk_is_condemned(), "condemned")
+        .join(JoinType::InnerJoin, run_of_possession())
+        .filter(possession::Column::Digest.is_in(digests.iter().map(super::blob)))
+        .filter(holders.condition());
+    if !unpublished {
+        query = query.filter(possession::Column::PublishedAtMs.is_not_null());
+    }
+    query
 }
 
 /// Those of `digests` that are held, as [`held`] says, and that a frame holds which is not known to be damaged. One
@@ -109,22 +133,10 @@ pub(crate) async fn named_chunks(
 ) -> Result<HashMap<Digest, NamedChunk>, DbErr> {
     let mut named = HashMap::new();
     for batch in digests.chunks(super::BATCH) {
-        let mut query = possession::Entity::find()
-            .select_only()
-            .column(possession::Column::Digest)
-            .column(possession::Column::ReleasedAtMs)
-            .column(chunk::Column::SizeBytes)
-            .expr_as(chunk_is_condemned(), "condemned")
-            .join(JoinType::InnerJoin, run_of_possession())
-            .join(JoinType::InnerJoin, chunk_of_possession())
-            .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(chunk::Column::DamagedAtMs.is_null())
-            .filter(holders.condition());
-        if !unpublished {
-            query = query.filter(possession::Column::PublishedAtMs.is_not_null());
-        }
-        let rows: Vec<(Vec<u8>, Option<i64>, i64, bool)> = query.into_tuple().all(conn).await?;
+        let query = named_chunks_query(holders, unpublished, batch);
+        let rows: Vec<(Vec<u8>, Option<i64>, Option<i64>, bool)> = query.into_tuple().all(conn).await?;
         for (digest, released_at_ms, size_bytes, condemned) in rows {
+            let Some(size_bytes) = size_bytes else { continue };
             let is_going = released_at_ms.is_some() || condemned;
             let entry = named.entry(super::digest(&digest)?).or_insert(NamedChunk {
                 size_bytes: size_bytes.unsigned_abs(),
@@ -271,4 +283,44 @@ pub(crate) async fn insert(
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{DbBackend, QueryTrait as _, Statement};
+
+    use super::*;
+    use crate::db::Db;
+
+    #[tokio::test]
+    async fn thousands_of_chunks_are_searched_for_by_their_key_and_nothing_is_read_through_on_sqlite() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", dir.path().join("db").display()))
+            .await
+            .unwrap();
+        let digests = [Digest::of(b"a"), Digest::of(b"b")];
+        for pattern in ["*", "lab/*", "lab/run"] {
+            let pattern = pattern.parse().unwrap();
+            let holders = Holders::Matching {
+                pattern: &pattern,
+                since_ms: 0,
+            };
+            let asked = named_chunks_query(holders, true, &digests).build(DbBackend::Sqlite);
+            let sql = format!("EXPLAIN QUERY PLAN {}", asked.sql);
+            let explain = Statement::from_sql_and_values(DbBackend::Sqlite, sql, asked.values.unwrap());
+            let rows = db.reader().query_all_raw(explain).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
+            assert!(!plan.iter().any(|line| line.contains("SCAN")), "{pattern}: {plan:#?}");
+            for searched in [
+                "SEARCH possession USING PRIMARY KEY (digest=?",
+                "SEARCH chunk USING PRIMARY KEY (digest=?)",
+                "SEARCH frame USING INDEX frame_condemned_chunk (chunk_digest=?)",
+            ] {
+                assert!(
+                    plan.iter().any(|line| line.starts_with(searched)),
+                    "{pattern}: {plan:#?}"
+                );
+            }
+        }
+    }
 }

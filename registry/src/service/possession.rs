@@ -38,7 +38,7 @@ pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
     let ask = |batch: Vec<Digest>| async move {
         db::possession::named_chunks(app.db.reader(), caller.holders(), unpublished, &batch).await
     };
-    // In the order of the index, so that the rows of a batch lie side by side in it, however many others there are.
+    // In the order of the key, so that the rows of a batch lie side by side in its tree, however many others there are.
     let mut sorted = digests.to_vec();
     sorted.sort_unstable();
     let batches: Vec<Vec<Digest>> = sorted.chunks(db::BATCH).map(<[Digest]>::to_vec).collect();

@@ -53,12 +53,15 @@ COLUMNS = {
 
 
 def tables(checkpoints, run_ids, now):
-    """Each table with its rows; large ones in the order of their keys, so that loading is quick."""
-    chunks = sorted((digest, c.run) for c in checkpoints for digest in c.chunks)
+    """Each table with its rows: the first seven tenths of large ones in the order of their keys, so that loading is quick, the
+    others one checkpoint after the other, as a registry gets them."""
+    n_sorted = len(checkpoints) * 7 // 10
+    chunks = sorted((digest, c.run) for c in checkpoints[:n_sorted] for digest in c.chunks)
+    chunks += [(digest, c.run) for c in checkpoints[n_sorted:] for digest in c.chunks]
     frame_id = lambda digest: digest[16:]
     yield "frame", ((frame_id(d), d, "live", CHUNK_BYTES * 2 // 3, now) for d, _ in chunks)
     yield "chunk", ((d, CHUNK_BYTES, frame_id(d)) for d, _ in chunks)
-    held = sorted(chunks + [(d, c.run) for c in checkpoints for d in (c.file, c.digest)])
+    held = chunks + [(d, c.run) for c in checkpoints for d in (c.file, c.digest)]
     yield "possession", ((d, run_ids[run], now, now) for d, run in held)
     del chunks, held
     yield "file", ((c.file, c.size, c.recipe(), now) for c in checkpoints)

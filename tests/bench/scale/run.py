@@ -1,8 +1,11 @@
 """Measures a registry with many rows: run.py PROGRAM FOLDER CHECKPOINTS CHUNKS OUT DATABASE-URL-OR-EMPTY"""
 
+import itertools
 import json
+import os
 import pathlib
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -16,6 +19,13 @@ N_TIMES = 15
 MISSING_MS = 100
 PUBLISH_MS = 300
 MARK_BYTES = 256 << 20
+
+# Of which the page shows how PostgreSQL goes about them, by how they begin.
+STATEMENTS = {
+    "`missing`, 500 of the digests": 'SELECT "possession"."digest"',
+    "the mark, what a run holds": "SELECT digest, put_at_ms, released_at_ms FROM possession",
+    "the mark, frames that nobody needs": "SELECT c.frame_id FROM chunk c",
+}
 
 program, folder, n_checkpoints, n_chunks, out, database = sys.argv[1:]
 folder, n_checkpoints, n_chunks = pathlib.Path(folder), int(n_checkpoints), int(n_chunks)
@@ -78,9 +88,33 @@ def measure_mark(registry):
     return took, before, registry.peak_bytes()
 
 
+def plans_of_postgres():
+    """How PostgreSQL goes about the large statements, as its server logs it for connections that are made from now on."""
+    explain = {"session_preload_libraries": "'auto_explain'", "auto_explain.log_min_duration": 0, "auto_explain.log_analyze": "on"}
+    name = database.split("?")[0].rsplit("/", 1)[1]
+    for setting, value in explain.items():
+        subprocess.run(["psql", "--quiet", database, "-c", f"ALTER DATABASE {name} SET {setting} = {value}"], check=True)
+    with Registry(program, folder, database) as registry:
+        writer = registry.as_token(registry.post("/tokens", {**with_scope, "name": "explained"})["secret"])
+        writer.post(f"/runs/{namespace(7)}/run/chunks/missing", {"digests": asked(N_TIMES)[0]})
+        registry.post("/storage/gc", {"dry_run": True})
+    lines = pathlib.Path(os.environ["POSTGRES_LOG"]).read_text().splitlines()
+    plans = {}
+    for what, begins in STATEMENTS.items():
+        found = [n for n, line in enumerate(lines) if line.startswith(f"\tQuery Text: {begins}")]
+        if not found:
+            say(f"  no statement that begins with {begins!r} was logged, so the page lacks its plan")
+            continue
+        plan = itertools.takewhile(lambda line: line.startswith("\t"), lines[found[0] + 1 :])
+        # The digests themselves say nothing; newer servers name them a second time.
+        told = [line for line in plan if not line.startswith("\tQuery Parameters:")]
+        plans[what] = [re.sub(r"\{[^}]*\}|ARRAY\[[^]]*\]", "{…}", line[1:]) for line in told]
+    return plans
+
+
 prepare()
+with_scope = {"name": "writer", "scopes": ["write"], "pattern": f"{namespace(7)}/*"}
 with Registry(program, folder, database) as registry:
-    with_scope = {"name": "writer", "scopes": ["write"], "pattern": f"{namespace(7)}/*"}
     writer = registry.as_token(registry.post("/tokens", with_scope)["secret"])
     missing = measure_missing(writer)
     publish = measure_publish(writer)
@@ -96,7 +130,6 @@ figures = {
     "mark_s": mark_ms / 1000,
     "mark_bytes": [before, peak],
 }
-pathlib.Path(out).write_text(json.dumps(figures))
 short = []
 if figures["missing_ms"][1] >= MISSING_MS:
     short.append(f"missing took {figures['missing_ms'][1]:.0f} ms, the bound is {MISSING_MS}")
@@ -107,4 +140,6 @@ if peak - before >= MARK_BYTES:
 say(f"  {json.dumps(figures)}")
 for text in short:
     say(f"  SHORT {text}")
+plans = plans_of_postgres() if database else {}
+pathlib.Path(out).write_text(json.dumps({**figures, "plans": plans}))
 sys.exit(bool(short))

@@ -28,6 +28,6 @@ for binary in $(grep -oE 'target/release/[a-z-]+' "$deploy/Containerfile"); do
 done
 copied=$(grep -oE '^COPY [^-].*' "$deploy/Containerfile")
 check "the build takes the clone as .dockerignore leaves it ($copied)" test "$copied" = "COPY . ."
-for path in Cargo.toml Cargo.lock $(python3 -c 'import tomllib; print(*tomllib.load(open("Cargo.toml", "rb"))["workspace"]["members"])'); do
+for path in .cargo Cargo.toml Cargo.lock $(python3 -c 'import tomllib; print(*tomllib.load(open("Cargo.toml", "rb"))["workspace"]["members"])'); do
     check "  $path is in it" grep -qx "!${path%%/*}" "$deploy/Containerfile.dockerignore"
 done
