@@ -167,10 +167,13 @@ pub(crate) async fn revive_many(
             .column(chunk::Column::FrameId)
             .from(chunk::Entity)
             .and_where(chunk::Column::Digest.is_in(batch.iter().map(super::blob)));
+        // By the index of condemned frames alone, which is nearly always empty; said so that no other index offers itself.
         let update = frame::Entity::update_many()
             .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
             .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
-            .filter(frame::Column::State.eq(FrameState::Condemned.as_str()))
+            .filter(frame::Column::CondemnedAtMs.is_not_null())
+            .filter(frame::Column::ChunkDigest.is_in(batch.iter().map(super::blob)))
+            .filter(frame::Column::State.ne(FrameState::Deleting.as_str()))
             .filter(frame::Column::Id.in_subquery(frames));
         update.exec(conn).await?;
     }

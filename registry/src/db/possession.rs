@@ -6,8 +6,8 @@ use fineline_api::RunPattern;
 use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Func, IntoColumnRef, OnConflict, SimpleExpr};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect,
-    RelationDef, Select,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, QueryFilter,
+    QuerySelect, RelationDef, Select,
 };
 
 use super::entity::{chunk, frame, possession, run};
@@ -131,14 +131,20 @@ pub(crate) async fn named_chunks(
     unpublished: bool,
     digests: &[Digest],
 ) -> Result<HashMap<Digest, NamedChunk>, DbErr> {
+    #[derive(FromQueryResult)]
+    struct Named {
+        digest: Vec<u8>,
+        released_at_ms: Option<i64>,
+        size_bytes: Option<i64>,
+        condemned: bool,
+    }
     let mut named = HashMap::new();
     for batch in digests.chunks(super::BATCH) {
         let query = named_chunks_query(holders, unpublished, batch);
-        let rows: Vec<(Vec<u8>, Option<i64>, Option<i64>, bool)> = query.into_tuple().all(conn).await?;
-        for (digest, released_at_ms, size_bytes, condemned) in rows {
-            let Some(size_bytes) = size_bytes else { continue };
-            let is_going = released_at_ms.is_some() || condemned;
-            let entry = named.entry(super::digest(&digest)?).or_insert(NamedChunk {
+        for row in query.into_model::<Named>().all(conn).await? {
+            let Some(size_bytes) = row.size_bytes else { continue };
+            let is_going = row.released_at_ms.is_some() || row.condemned;
+            let entry = named.entry(super::digest(&row.digest)?).or_insert(NamedChunk {
                 size_bytes: size_bytes.unsigned_abs(),
                 is_going,
             });

@@ -97,7 +97,7 @@ def plans_of_postgres():
     with Registry(program, folder, database) as registry:
         writer = registry.as_token(registry.post("/tokens", {**with_scope, "name": "explained"})["secret"])
         writer.post(f"/runs/{namespace(7)}/run/chunks/missing", {"digests": asked(N_TIMES)[0]})
-        registry.post("/storage/gc", {"dry_run": True})
+        registry.post("/storage/gc", {"dry_run": False})
     lines = pathlib.Path(os.environ["POSTGRES_LOG"]).read_text().splitlines()
     plans = {}
     for what, begins in STATEMENTS.items():
