@@ -110,7 +110,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
     });
     let (verifying, sweeping) = (verify::run_forever(app.clone()), sweep::run_forever(app.clone()));
     let writing_uses = token_use::run_forever(app.clone());
-    let folding_in = db::fold_in_forever(app.db.clone());
+    let folding_in = db::sqlite::fold_in_forever(app.db.clone());
     let measuring = telemetry::keep_up(app.metrics.clone());
     let mut stopped = stop.subscribe();
     tasks.spawn(async move {

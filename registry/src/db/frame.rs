@@ -10,7 +10,7 @@ use fineline_format::Digest;
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, RelationDef,
+    QueryOrder, QuerySelect, RelationDef, UpdateMany,
 };
 use uuid::Uuid;
 
@@ -156,26 +156,30 @@ async fn condemn_replaced(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest)
     update.exec(conn).await.map(|_| ())
 }
 
+/// The statement that revives the frames of these chunks. It finds them in the index of condemned frames, which is nearly always
+/// empty, so the state must not offer an index of its own: it is not compared for being equal.
+fn revival(digests: &[Digest]) -> UpdateMany<frame::Entity> {
+    let mut frames = sea_orm::sea_query::Query::select();
+    frames
+        .column(chunk::Column::FrameId)
+        .from(chunk::Entity)
+        .and_where(chunk::Column::Digest.is_in(digests.iter().map(super::blob)));
+    frame::Entity::update_many()
+        .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
+        .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
+        .filter(frame::Column::CondemnedAtMs.is_not_null())
+        .filter(frame::Column::ChunkDigest.is_in(digests.iter().map(super::blob)))
+        .filter(frame::Column::State.ne(FrameState::Deleting.as_str()))
+        .filter(frame::Column::Id.in_subquery(frames))
+}
+
 /// Revives the frames of these chunks and gives those of them that a sound frame holds, with their raw sizes.
 pub(crate) async fn revive_many(
     conn: &impl ConnectionTrait,
     digests: &[Digest],
 ) -> Result<HashMap<Digest, u64>, DbErr> {
     for batch in digests.chunks(super::BATCH) {
-        let mut frames = sea_orm::sea_query::Query::select();
-        frames
-            .column(chunk::Column::FrameId)
-            .from(chunk::Entity)
-            .and_where(chunk::Column::Digest.is_in(batch.iter().map(super::blob)));
-        // By the index of condemned frames alone, which is nearly always empty; said so that no other index offers itself.
-        let update = frame::Entity::update_many()
-            .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
-            .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
-            .filter(frame::Column::CondemnedAtMs.is_not_null())
-            .filter(frame::Column::ChunkDigest.is_in(batch.iter().map(super::blob)))
-            .filter(frame::Column::State.ne(FrameState::Deleting.as_str()))
-            .filter(frame::Column::Id.in_subquery(frames));
-        update.exec(conn).await?;
+        revival(batch).exec(conn).await?;
     }
     stored(conn, digests).await
 }
@@ -359,4 +363,25 @@ pub(crate) async fn list_chunks(
     rows.into_iter()
         .map(|(chunk, frame)| Ok((chunk_row(&chunk)?, frame.map(describe).transpose()?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{DbBackend, QueryTrait as _};
+
+    use super::*;
+    use crate::db::sqlite::tests::{given, plan};
+
+    #[tokio::test]
+    async fn what_is_revived_is_found_among_the_condemned_alone_on_sqlite() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = given(dir.path()).await;
+        let plan = plan(
+            &db,
+            revival(&[Digest::of(b"a"), Digest::of(b"b")]).build(DbBackend::Sqlite),
+        )
+        .await;
+        let searched = "SEARCH frame USING INDEX frame_condemned_chunk (chunk_digest=?)";
+        assert_eq!(plan[0], searched, "{plan:#?}");
+    }
 }

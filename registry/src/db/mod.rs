@@ -22,6 +22,7 @@ pub(crate) mod push_session;
 pub(crate) mod revision;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod sqlite;
 pub(crate) mod staging;
 pub(crate) mod state;
 pub(crate) mod suite;
@@ -37,7 +38,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fineline_format::Digest;
 use fineline_migrations::Migrator;
-use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
@@ -46,18 +46,8 @@ use sea_orm_migration::MigratorTrait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How long a statement waits for another process that writes to the same SQLite file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Connections to read with; one more writes.
 const MAX_READERS: u32 = 8;
-
-/// How often a server brings what was written into SQLite's file ([`fold_in`]).
-const FOLD_IN_EVERY: Duration = Duration::from_secs(1);
-
-/// Pages of the write-ahead log at which a writer does so itself, at the end of its transaction: in commands, which have no
-/// [`fold_in_forever`], or when that falls behind. 64 MiB.
-const MAX_LOG_PAGES: u32 = 16 << 10;
 
 /// What every PostgreSQL connection is told: a process that hangs or is gone gives up its transaction, and so the lock.
 const POSTGRES_OPTIONS: [(&str, &str); 5] = [
@@ -148,51 +138,9 @@ async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, 
         .max_connections(max_connections)
         .sqlx_logging(false)
         .acquire_timeout(Duration::from_secs(60));
-    let is_writer = max_connections == 1;
-    options.map_sqlx_sqlite_opts(move |sqlite| {
-        let sqlite = sqlite
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A chunk that was acknowledged survives a power cut, not only a crash.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        // Setting it takes the lock of writers: a reader that connects would wait for them.
-        if is_writer {
-            sqlite
-                .auto_vacuum(SqliteAutoVacuum::Incremental)
-                .pragma("wal_autocheckpoint", MAX_LOG_PAGES.to_string())
-        } else {
-            sqlite
-        }
-    });
+    options.map_sqlx_sqlite_opts(move |of_sqlite| sqlite::configure(of_sqlite, max_connections == 1));
     options.map_sqlx_postgres_opts(|postgres| postgres.application_name("fineline").options(POSTGRES_OPTIONS));
     Database::connect(options).await
-}
-
-/// Brings what was committed from SQLite's write-ahead log into its file, beside readers and writers. Two thousand rows that lie
-/// anywhere are as many pages to write and an fsync, which SQLite leaves to the transaction that filled the log.
-///
-/// # Errors
-/// When the disk fails.
-async fn fold_in(db: &Db) -> Result<(), DbErr> {
-    db.reader
-        .execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)")
-        .await
-        .map(drop)
-}
-
-/// Does so now and then, until it is dropped; PostgreSQL has a process of its own for that.
-pub(crate) async fn fold_in_forever(db: Db) {
-    if db.reader.get_database_backend() != DbBackend::Sqlite {
-        return std::future::pending().await;
-    }
-    loop {
-        tokio::time::sleep(FOLD_IN_EVERY).await;
-        if let Err(error) = fold_in(&db).await {
-            tracing::warn!(%error, "what was written can't be brought into the database's file");
-        }
-    }
 }
 
 /// Begins the one transaction of an operation that writes. Nothing slow may happen while it is open.
@@ -515,53 +463,6 @@ mod tests {
             let row = txn.query_one_raw(show).await.unwrap().unwrap();
             assert_eq!(row.try_get_by_index::<String>(0).unwrap(), value, "{name}");
         }
-    }
-
-    #[tokio::test]
-    async fn what_is_written_goes_into_sqlites_file_beside_the_writer_and_not_at_its_commit() {
-        // Given a file into which more was written than SQLite would by itself leave in the log, 4 MiB
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let db = Db::open(&format!("sqlite://{}", path.display())).await.unwrap();
-        fold_in(&db).await.unwrap();
-        let file_bytes = || std::fs::metadata(&path).unwrap().len();
-        let before = file_bytes();
-        let txn = write_txn(&db).await.unwrap();
-        txn.execute_unprepared("CREATE TABLE large (bytes BLOB)").await.unwrap();
-        txn.execute_unprepared("INSERT INTO large VALUES (zeroblob(6 << 20))")
-            .await
-            .unwrap();
-        txn.commit().await.unwrap();
-        assert_eq!(file_bytes(), before);
-        // When it is folded in while somebody else writes
-        let writing = write_txn(&db).await.unwrap();
-        fold_in(&db).await.unwrap();
-        // Then it is in the file.
-        assert!(file_bytes() >= before + (6 << 20), "{} of {before}", file_bytes());
-        writing.commit().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn sqlite_is_built_without_what_makes_readers_wait_for_each_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", dir.path().join("db").display()))
-            .await
-            .unwrap();
-        let ask = Statement::from_string(
-            DbBackend::Sqlite,
-            "SELECT compile_options AS option FROM pragma_compile_options",
-        );
-        let rows = db.reader().query_all_raw(ask).await.unwrap();
-        let options: Vec<String> = rows.iter().map(|row| row.try_get("", "option").unwrap()).collect();
-        let why = "`.cargo/config.toml` says how; it counts where cargo is called below its folder, with no other flags in the way";
-        assert!(
-            !options.iter().any(|option| option == "ENABLE_MEMORY_MANAGEMENT"),
-            "{why}: {options:?}"
-        );
-        assert!(
-            options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"),
-            "{why}: {options:?}"
-        );
     }
 
     #[tokio::test]

@@ -293,17 +293,15 @@ pub(crate) async fn insert(
 
 #[cfg(test)]
 mod tests {
-    use sea_orm::{DbBackend, QueryTrait as _, Statement};
+    use sea_orm::{DbBackend, QueryTrait as _};
 
     use super::*;
-    use crate::db::Db;
+    use crate::db::sqlite::tests::{given, plan};
 
     #[tokio::test]
     async fn thousands_of_chunks_are_searched_for_by_their_key_and_nothing_is_read_through_on_sqlite() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", dir.path().join("db").display()))
-            .await
-            .unwrap();
+        let db = given(dir.path()).await;
         let digests = [Digest::of(b"a"), Digest::of(b"b")];
         for pattern in ["*", "lab/*", "lab/run"] {
             let pattern = pattern.parse().unwrap();
@@ -311,11 +309,11 @@ mod tests {
                 pattern: &pattern,
                 since_ms: 0,
             };
-            let asked = named_chunks_query(holders, true, &digests).build(DbBackend::Sqlite);
-            let sql = format!("EXPLAIN QUERY PLAN {}", asked.sql);
-            let explain = Statement::from_sql_and_values(DbBackend::Sqlite, sql, asked.values.unwrap());
-            let rows = db.reader().query_all_raw(explain).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
+            let plan = plan(
+                &db,
+                named_chunks_query(holders, true, &digests).build(DbBackend::Sqlite),
+            )
+            .await;
             assert!(!plan.iter().any(|line| line.contains("SCAN")), "{pattern}: {plan:#?}");
             for searched in [
                 "SEARCH possession USING PRIMARY KEY (digest=?",
