@@ -55,7 +55,7 @@ impl Caller {
 
     /// The runs whose possession is the caller's to name.
     pub(crate) fn holders(&self) -> Holders<'_> {
-        Holders::Matching {
+        Holders {
             pattern: &self.pattern,
             since_ms: self.since_ms,
         }

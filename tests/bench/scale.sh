@@ -7,6 +7,8 @@
 #   CHECKPOINTS=5000 CHUNKS=2000           how many checkpoints, of how many chunks each; these when not set
 #   WORK=DIR                               where the databases are made (5 GB each); a temporary folder when not set
 #
+# PostgreSQL is given what docs/OPERATIONS.md says: a quarter of the memory, in huge pages where the machine has so many
+# (`sysctl vm.nr_hugepages=N` before, N of 2 MiB), which the page tells.
 # The rows are made by a script, not pushed: the content that they name is not in the store, and nothing here reads it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,6 +25,13 @@ for engine in "${engines[@]}"; do
 done
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
 cargo build --locked --quiet --release -p fineline-registry
+# In MiB, and what is free of huge pages.
+buffers=$(awk '/^MemTotal/ { print int($2 / 4096) }' /proc/meminfo)
+huge=$(awk '/^HugePages_Free/ { n = $2 } /^Hugepagesize/ { print int(n * $2 / 1024) }' /proc/meminfo)
+# Beside the buffers it has tables of its own in them.
+pages=off
+((huge > buffers * 21 / 20)) && pages=on
+export POSTGRES_IS="shared_buffers ${buffers} MiB, huge_pages ${pages}"
 work=$(mktemp -d "${WORK:-${TMPDIR:-/tmp}}/fineline-scale.XXXXXX")
 chmod 755 "$work"
 cleanup() {
@@ -34,7 +43,8 @@ status=0
 for engine in "${engines[@]}"; do
     database=
     if [[ $engine == postgres ]]; then
-        start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" -c fsync=on -c shared_buffers=2GB -c max_wal_size=8GB
+        start_postgres "$(mktemp -d "${TMPDIR:-/tmp}/fineline-postgres.XXXXXX")" -c fsync=on \
+            -c shared_buffers="${buffers}MB" -c huge_pages="$pages" -c max_wal_size=8GB
         psql --quiet "${FINELINE_TEST_POSTGRES/\{database\}/postgres}" -c 'CREATE DATABASE scale'
         database=${FINELINE_TEST_POSTGRES/\{database\}/scale}
         export POSTGRES_LOG=$postgres_dir/postgres.log

@@ -21,6 +21,16 @@ fn places(first: usize, n: usize) -> String {
         .join(", ")
 }
 
+/// Begins a mark: gives the time, which [`super::possession::insert`] compares with from now on.
+pub(crate) async fn begin_mark(conn: &impl ConnectionTrait) -> Result<i64, DbErr> {
+    let now = super::now_ms(conn).await?;
+    // The latest, also of two whose clock was put back in between.
+    let sql = "INSERT INTO mark (id, begun_at_ms) VALUES (1, $1) ON CONFLICT (id) \
+        DO UPDATE SET begun_at_ms = excluded.begun_at_ms WHERE mark.begun_at_ms < excluded.begun_at_ms";
+    execute(conn, sql, vec![now.into()]).await?;
+    Ok(now)
+}
+
 /// A digest that a run possesses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Possessed {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use fineline_format::Digest;
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Condition, Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect, RelationDef, UpdateMany,
@@ -156,21 +156,26 @@ async fn condemn_replaced(conn: &impl ConnectionTrait, id: Uuid, chunk: &Digest)
     update.exec(conn).await.map(|_| ())
 }
 
-/// The statement that revives the frames of these chunks. It finds them in the index of condemned frames, which is nearly always
-/// empty, so the state must not offer an index of its own: it is not compared for being equal.
-fn revival(digests: &[Digest]) -> UpdateMany<frame::Entity> {
+/// The condemned frames that hold these chunks. They are found in the index of condemned frames, which is nearly always empty,
+/// so the state must not offer an index of its own: it is not compared for being equal.
+fn condemned_of(digests: &[Digest]) -> Condition {
     let mut frames = sea_orm::sea_query::Query::select();
     frames
         .column(chunk::Column::FrameId)
         .from(chunk::Entity)
         .and_where(chunk::Column::Digest.is_in(digests.iter().map(super::blob)));
+    Condition::all()
+        .add(frame::Column::CondemnedAtMs.is_not_null())
+        .add(frame::Column::ChunkDigest.is_in(digests.iter().map(super::blob)))
+        .add(frame::Column::State.ne(FrameState::Deleting.as_str()))
+        .add(frame::Column::Id.in_subquery(frames))
+}
+
+fn revival(digests: &[Digest]) -> UpdateMany<frame::Entity> {
     frame::Entity::update_many()
         .col_expr(frame::Column::State, Expr::value(FrameState::Live.as_str()))
         .col_expr(frame::Column::CondemnedAtMs, Expr::value(None::<i64>))
-        .filter(frame::Column::CondemnedAtMs.is_not_null())
-        .filter(frame::Column::ChunkDigest.is_in(digests.iter().map(super::blob)))
-        .filter(frame::Column::State.ne(FrameState::Deleting.as_str()))
-        .filter(frame::Column::Id.in_subquery(frames))
+        .filter(condemned_of(digests))
 }
 
 /// Revives the frames of these chunks and gives those of them that a sound frame holds, with their raw sizes.
@@ -186,28 +191,23 @@ pub(crate) async fn revive_many(
 
 /// The raw sizes of those of `digests` that a frame holds which is not known to be damaged.
 pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<HashMap<Digest, u64>, DbErr> {
-    let mut stored = HashMap::new();
-    for batch in digests.chunks(super::BATCH) {
+    let ask = |batch: Vec<Digest>| async move {
         let query = chunk::Entity::find()
             .select_only()
             .columns([chunk::Column::Digest, chunk::Column::SizeBytes])
             .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))
             .filter(chunk::Column::DamagedAtMs.is_null());
-        let rows: Vec<(Vec<u8>, i64)> = query.into_tuple().all(conn).await?;
-        for (row, size_bytes) in rows {
-            stored.insert(super::digest(&row)?, size_bytes.unsigned_abs());
-        }
-    }
-    Ok(stored)
+        query.into_tuple().all(conn).await
+    };
+    let rows: Vec<(Vec<u8>, i64)> = super::ask_in_batches(digests, ask).await?;
+    let describe = |(row, size_bytes): &(Vec<u8>, i64)| Ok((super::digest(row)?, size_bytes.unsigned_abs()));
+    rows.iter().map(describe).collect()
 }
 
 /// Whether one of these chunks lies in a condemned frame.
 pub(crate) async fn any_condemned(conn: &impl ConnectionTrait, digests: &[Digest]) -> Result<bool, DbErr> {
     for batch in digests.chunks(super::BATCH) {
-        let query = chunk::Entity::find()
-            .join(JoinType::InnerJoin, frame_of_chunk())
-            .filter(chunk::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(frame::Column::State.eq(FrameState::Condemned.as_str()));
+        let query = frame::Entity::find().filter(condemned_of(batch));
         if query.count(conn).await? > 0 {
             return Ok(true);
         }

@@ -19,55 +19,41 @@ fn run_of_possession() -> RelationDef {
         .into()
 }
 
-/// Whose possession is asked for.
+/// Whose possession is asked for: that of the runs which a pattern matches. A deleted run counts until it is forgotten, for
+/// whoever could know of it: who may do so since `since_ms`; not for who came later, when its name may be another run's.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Holders<'a> {
-    /// That of one run.
-    Run(i64),
-    /// That of the runs which a pattern matches. A deleted run counts until it is forgotten, for whoever could know of it:
-    /// who may do so since `since_ms`; not for who came later, when its name may be another run's.
-    Matching { pattern: &'a RunPattern, since_ms: i64 },
+pub(crate) struct Holders<'a> {
+    pub(crate) pattern: &'a RunPattern,
+    pub(crate) since_ms: i64,
 }
 
 impl Holders<'_> {
     fn condition(self) -> Condition {
-        match self {
-            Self::Run(id) => Condition::all().add(possession::Column::RunId.eq(id)),
-            Self::Matching { pattern, since_ms } => super::run::matches_ever(pattern).add(
-                Condition::any()
-                    .add(run::Column::DeletedAtMs.is_null())
-                    .add(run::Column::DeletedAtMs.gt(since_ms)),
-            ),
-        }
+        super::run::matches_ever(self.pattern).add(
+            Condition::any()
+                .add(run::Column::DeletedAtMs.is_null())
+                .add(run::Column::DeletedAtMs.gt(self.since_ms)),
+        )
     }
 }
 
-/// Which of `digests` are held: those that a ready checkpoint holds, and where `unpublished`, those too whose bytes were
-/// only put.
-pub(crate) async fn held(
+/// Which of `digests` a ready checkpoint of the run holds, or held until the run let go of them.
+pub(crate) async fn published(
     conn: &impl ConnectionTrait,
-    holders: Holders<'_>,
-    unpublished: bool,
+    run_id: i64,
     digests: &[Digest],
 ) -> Result<HashSet<Digest>, DbErr> {
-    let mut held = HashSet::new();
-    for batch in digests.chunks(super::BATCH) {
-        let mut query = possession::Entity::find()
+    let ask = |batch: Vec<Digest>| async move {
+        let query = possession::Entity::find()
             .select_only()
             .column(possession::Column::Digest)
-            .distinct()
-            .join(JoinType::InnerJoin, run_of_possession())
             .filter(possession::Column::Digest.is_in(batch.iter().map(super::blob)))
-            .filter(holders.condition());
-        if !unpublished {
-            query = query.filter(possession::Column::PublishedAtMs.is_not_null());
-        }
-        let rows: Vec<Vec<u8>> = query.into_tuple().all(conn).await?;
-        for row in rows {
-            held.insert(super::digest(&row)?);
-        }
-    }
-    Ok(held)
+            .filter(possession::Column::RunId.eq(run_id))
+            .filter(possession::Column::PublishedAtMs.is_not_null());
+        query.into_tuple().all(conn).await
+    };
+    let rows: Vec<Vec<u8>> = super::ask_in_batches(digests, ask).await?;
+    rows.iter().map(|row| super::digest(row)).collect()
 }
 
 /// A chunk that is held and stored.
@@ -123,8 +109,9 @@ fn named_chunks_query(holders: Holders<'_>, unpublished: bool, digests: &[Digest
     query
 }
 
-/// Those of `digests` that are held, as [`held`] says, and that a frame holds which is not known to be damaged. One
-/// statement for what `missing` is asked ten thousand times at once.
+/// Those of `digests` that are held and that a frame holds which is not known to be damaged. Held is what a ready checkpoint
+/// holds, and where `unpublished`, that too whose bytes were only put. One statement for what `missing` is asked ten thousand
+/// times at once.
 pub(crate) async fn named_chunks(
     conn: &impl ConnectionTrait,
     holders: Holders<'_>,
@@ -138,18 +125,19 @@ pub(crate) async fn named_chunks(
         size_bytes: Option<i64>,
         condemned: bool,
     }
+    let ask = |batch: Vec<Digest>| async move {
+        let query = named_chunks_query(holders, unpublished, &batch);
+        query.into_model::<Named>().all(conn).await
+    };
     let mut named = HashMap::new();
-    for batch in digests.chunks(super::BATCH) {
-        let query = named_chunks_query(holders, unpublished, batch);
-        for row in query.into_model::<Named>().all(conn).await? {
-            let Some(size_bytes) = row.size_bytes else { continue };
-            let is_going = row.released_at_ms.is_some() || row.condemned;
-            let entry = named.entry(super::digest(&row.digest)?).or_insert(NamedChunk {
-                size_bytes: size_bytes.unsigned_abs(),
-                is_going,
-            });
-            entry.is_going |= is_going;
-        }
+    for row in super::ask_in_batches(digests, ask).await? {
+        let Some(size_bytes) = row.size_bytes else { continue };
+        let is_going = row.released_at_ms.is_some() || row.condemned;
+        let entry = named.entry(super::digest(&row.digest)?).or_insert(NamedChunk {
+            size_bytes: size_bytes.unsigned_abs(),
+            is_going,
+        });
+        entry.is_going |= is_going;
     }
     Ok(named)
 }
@@ -255,7 +243,9 @@ pub(crate) async fn revive(conn: &impl ConnectionTrait, holders: Holders<'_>, di
     Ok(())
 }
 
-/// Writes that the bytes of `digests` were put into a run (it lets go of none of them), and where `published`, that a ready checkpoint holds them.
+/// Writes that the bytes of `digests` were put into a run (it lets go of none of them), and where `published`, that a ready
+/// checkpoint holds them. A row that says so already is not written again unless a mark began since its time: a mark alone asks
+/// for that time, to compare it with its own beginning, and one that is yet to begin finds either time before it.
 pub(crate) async fn insert(
     conn: &impl ConnectionTrait,
     run_id: i64,
@@ -282,6 +272,7 @@ pub(crate) async fn insert(
         let again = OnConflict::columns([possession::Column::Digest, possession::Column::RunId])
             .value(possession::Column::PublishedAtMs, earliest)
             .update_columns([possession::Column::PutAtMs, possession::Column::ReleasedAtMs])
+            .action_and_where(says_less(published).into())
             .to_owned();
         possession::Entity::insert_many(rows)
             .on_conflict(again)
@@ -291,12 +282,73 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// Whether a row that is there says less than that its digest was just put, or published.
+fn says_less(published: bool) -> Condition {
+    let of_row = |column| Expr::col((possession::Entity, column));
+    let mut last_mark = sea_orm::sea_query::Query::select();
+    last_mark.column("begun_at_ms").from("mark");
+    let mut says_less = Condition::any()
+        .add(of_row(possession::Column::ReleasedAtMs).is_not_null())
+        .add(of_row(possession::Column::PutAtMs).lt(SimpleExpr::from(last_mark)));
+    if published {
+        says_less = says_less.add(of_row(possession::Column::PublishedAtMs).is_null());
+    }
+    says_less
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use fineline_api::run::RunAttributes;
     use sea_orm::{DbBackend, QueryTrait as _};
 
     use super::*;
     use crate::db::sqlite::tests::{given, plan};
+    use crate::db::{self, Db, collect};
+    use crate::tests::fixture::database_of;
+
+    #[tokio::test]
+    async fn what_was_put_is_written_again_when_a_mark_began_when_it_was_let_go_of_and_when_it_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
+        let txn = db::write_txn(&db).await.unwrap();
+        let (name, attributes) = ("lab/run".parse().unwrap(), RunAttributes::default());
+        let run = db::run::insert(&txn, &name, &attributes).await.unwrap().unwrap().id;
+        let digests = [Digest::of(b"a")];
+        let put = async |publish| insert(&txn, run, &digests, publish).await.unwrap();
+        let row = async || collect::possessed(&txn, run, None, 1).await.unwrap()[0];
+        let later = || tokio::time::sleep(Duration::from_millis(5));
+
+        put(false).await;
+        let first = row().await;
+        later().await;
+        put(false).await;
+        assert_eq!(row().await.put_at_ms, first.put_at_ms, "no mark began");
+
+        let begun = collect::begin_mark(&txn).await.unwrap();
+        assert!(first.put_at_ms < begun);
+        put(false).await;
+        let released = collect::release(&txn, run, &digests, begun).await.unwrap();
+        assert_eq!(released, 0, "it was named since the mark began");
+
+        assert_eq!(collect::release(&txn, run, &digests, i64::MAX).await.unwrap(), 1);
+        put(false).await;
+        assert!(!row().await.released);
+
+        assert!(published(&txn, run, &digests).await.unwrap().is_empty());
+        put(true).await;
+        assert_eq!(published(&txn, run, &digests).await.unwrap().len(), 1);
+        // A mark whose clock was put back takes nothing from one that goes on.
+        later().await;
+        db::execute(&txn, "UPDATE mark SET begun_at_ms = begun_at_ms + 60000", Vec::new())
+            .await
+            .unwrap();
+        let before = row().await.put_at_ms;
+        collect::begin_mark(&txn).await.unwrap();
+        put(true).await;
+        assert!(row().await.put_at_ms > before);
+    }
 
     #[tokio::test]
     async fn thousands_of_chunks_are_searched_for_by_their_key_and_nothing_is_read_through_on_sqlite() {
@@ -305,7 +357,7 @@ mod tests {
         let digests = [Digest::of(b"a"), Digest::of(b"b")];
         for pattern in ["*", "lab/*", "lab/run"] {
             let pattern = pattern.parse().unwrap();
-            let holders = Holders::Matching {
+            let holders = Holders {
                 pattern: &pattern,
                 since_ms: 0,
             };

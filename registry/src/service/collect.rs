@@ -85,9 +85,9 @@ fn shown(frames: Frames) -> FrameCount {
 /// When the mark began: every transaction that ended before bears an earlier time, for it is read where only one writes.
 async fn begun(app: &App) -> ApiResult<i64> {
     let txn = db::write_txn(&app.db).await?;
-    let now = db::now_ms(&txn).await?;
+    let begun = db::collect::begin_mark(&txn).await?;
     txn.commit().await?;
-    Ok(now)
+    Ok(begun)
 }
 
 async fn mark(app: &App, begun: i64) -> ApiResult<()> {

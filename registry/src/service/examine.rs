@@ -17,7 +17,6 @@ use crate::app::App;
 use crate::db;
 use crate::db::checkpoint::CheckpointRow;
 use crate::db::file::{FileRow, TensorRow};
-use crate::db::possession::Holders;
 use crate::db::push_session::{SessionFile, SessionRow};
 use crate::db::run::RunRow;
 use crate::error::{ApiError, ApiResult};
@@ -52,7 +51,7 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
     let given = db::push_session::files(app.db.reader(), session.id).await?;
     let manifest = manifest_of(&given)?;
     let digests: Vec<Digest> = given.iter().map(|file| file.digest).collect();
-    let possessed = db::possession::held(app.db.reader(), Holders::Run(run.id), false, &digests).await?;
+    let possessed = db::possession::published(app.db.reader(), run.id, &digests).await?;
     let read_back = |file: SessionFile| {
         let possessed = possessed.contains(&file.digest);
         async move { Ok::<_, ApiError>((file.path.clone(), read_back(app, file, possessed).await?)) }

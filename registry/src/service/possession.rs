@@ -6,8 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use fineline_api::Scope;
 use fineline_format::{Digest, Manifest};
-use futures::{StreamExt, TryStreamExt, stream};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -16,15 +15,19 @@ use crate::db::possession::NamedChunk;
 use crate::db::revision::RevisionRow;
 use crate::error::{ApiError, ApiResult};
 
-/// Statements that one question asks at the same time.
-const BATCHES_AT_ONCE: usize = 4;
-
 /// The raw sizes of those of these chunks that are stored and that the caller may name.
 pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
-    let held = held(app, caller, digests).await?;
+    if caller.has(Scope::Read) {
+        return Ok(sizes(named(app.db.reader(), caller, digests).await?));
+    }
+    let mut leased = HashSet::new();
+    for revision_id in leased_revisions(app, caller).await? {
+        let revision = db::revision::get(app.db.reader(), revision_id).await?;
+        leased.extend(chunks_of(app, &revision).await?);
+    }
     let asked: Vec<Digest> = digests
         .iter()
-        .filter(|digest| held.contains(*digest))
+        .filter(|digest| leased.contains(*digest))
         .copied()
         .collect();
     Ok(db::frame::stored(app.db.reader(), &asked).await?)
@@ -33,58 +36,30 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
 /// The same for a writer who goes on to rely on the answer: what is named stays for a grace from now on, also where its
 /// last checkpoint was just deleted.
 pub(crate) async fn name_chunks(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashMap<Digest, u64>> {
-    let unpublished = caller.has(Scope::Write);
-    // Each answer is of one statement, so the batches need no moment in common and may be asked beside each other.
-    let ask = |batch: Vec<Digest>| async move {
-        db::possession::named_chunks(app.db.reader(), caller.holders(), unpublished, &batch).await
-    };
-    // In the order of the key, so that the rows of a batch lie side by side in its tree, however many others there are.
-    let mut sorted = digests.to_vec();
-    sorted.sort_unstable();
-    let batches: Vec<Vec<Digest>> = sorted.chunks(db::BATCH).map(<[Digest]>::to_vec).collect();
-    let answers: Vec<HashMap<Digest, NamedChunk>> = stream::iter(batches)
-        .map(ask)
-        .buffer_unordered(BATCHES_AT_ONCE)
-        .try_collect()
-        .await?;
-    let named: HashMap<Digest, NamedChunk> = answers.into_iter().flatten().collect();
-    if named.values().all(|chunk| !chunk.is_going) {
-        let sizes = named.into_iter().map(|(digest, chunk)| (digest, chunk.size_bytes));
-        return Ok(sizes.collect());
+    let there = named(app.db.reader(), caller, digests).await?;
+    if there.values().all(|chunk| !chunk.is_going) {
+        return Ok(sizes(there));
     }
     let txn = db::write_txn(&app.db).await?;
     // Some of it may have gone since: what is still there is taken back, and that is the answer.
-    let held = writable_chunks(&txn, caller, digests).await?;
-    let named: Vec<Digest> = held.keys().copied().collect();
-    db::possession::revive(&txn, caller.holders(), &named).await?;
-    let held = db::frame::revive_many(&txn, &named).await?;
+    let there: Vec<Digest> = named(&txn, caller, digests).await?.into_keys().collect();
+    db::possession::revive(&txn, caller.holders(), &there).await?;
+    let held = db::frame::revive_many(&txn, &there).await?;
     txn.commit().await?;
     Ok(held)
 }
 
-async fn writable_chunks(
+async fn named(
     conn: &impl ConnectionTrait,
     caller: &Caller,
     digests: &[Digest],
-) -> ApiResult<HashMap<Digest, u64>> {
-    let unpublished = caller.has(Scope::Write);
-    let held = db::possession::held(conn, caller.holders(), unpublished, digests).await?;
-    let held: Vec<Digest> = held.into_iter().collect();
-    Ok(db::frame::stored(conn, &held).await?)
+) -> Result<HashMap<Digest, NamedChunk>, DbErr> {
+    db::possession::named_chunks(conn, caller.holders(), caller.has(Scope::Write), digests).await
 }
 
-async fn held(app: &App, caller: &Caller, digests: &[Digest]) -> ApiResult<HashSet<Digest>> {
-    if caller.has(Scope::Read) {
-        let unpublished = caller.has(Scope::Write);
-        return Ok(db::possession::held(app.db.reader(), caller.holders(), unpublished, digests).await?);
-    }
-    let mut held = HashSet::new();
-    for revision_id in leased_revisions(app, caller).await? {
-        let revision = db::revision::get(app.db.reader(), revision_id).await?;
-        let chunks = chunks_of(app, &revision).await?;
-        held.extend(digests.iter().filter(|digest| chunks.contains(*digest)));
-    }
-    Ok(held)
+fn sizes(named: HashMap<Digest, NamedChunk>) -> HashMap<Digest, u64> {
+    let size = |(digest, chunk): (Digest, NamedChunk)| (digest, chunk.size_bytes);
+    named.into_iter().map(size).collect()
 }
 
 /// Whether the caller may read a revision of a run that its pattern matches: a caller that reads by lease only what it

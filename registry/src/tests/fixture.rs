@@ -96,12 +96,16 @@ impl Fixture {
     pub(super) async fn age(&self, time: Duration) {
         let ms = time.as_millis();
         let columns = [
-            ("possession", ["put_at_ms", "released_at_ms"]),
-            ("frame", ["created_at_ms", "condemned_at_ms"]),
-            ("push_session", ["created_at_ms", "heartbeat_at_ms"]),
+            ("possession", "put_at_ms"),
+            ("possession", "released_at_ms"),
+            ("mark", "begun_at_ms"),
+            ("frame", "created_at_ms"),
+            ("frame", "condemned_at_ms"),
+            ("push_session", "created_at_ms"),
+            ("push_session", "heartbeat_at_ms"),
         ];
-        for (table, [a, b]) in columns {
-            self.sql(&format!("UPDATE {table} SET {a} = {a} - {ms}, {b} = {b} - {ms}"))
+        for (table, column) in columns {
+            self.sql(&format!("UPDATE {table} SET {column} = {column} - {ms}"))
                 .await;
         }
     }

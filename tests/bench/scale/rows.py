@@ -5,6 +5,7 @@ common; run i belongs to namespace i. Digests are SHA-256, so they come in no or
 """
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import struct
@@ -29,6 +30,7 @@ def namespace(run):
 
 class Checkpoint:
     def __init__(self, number, n_chunks):
+        self.number = number
         self.run = number % N_RUNS
         self.step = number // N_RUNS
         self.chunks = [chunk_digest(number, at) for at in range(n_chunks)]
@@ -52,17 +54,20 @@ COLUMNS = {
 }
 
 
-def tables(checkpoints, run_ids, now):
+def tables(checkpoints, only_put, run_ids, now):
     """Each table with its rows: the first seven tenths of large ones in the order of their keys, so that loading is quick, the
-    others one checkpoint after the other, as a registry gets them."""
+    others one checkpoint after the other, as a registry gets them. The chunks of checkpoints whose number is in `only_put` are
+    there as those of a push that was not committed yet."""
     n_sorted = len(checkpoints) * 7 // 10
-    chunks = sorted((digest, c.run) for c in checkpoints[:n_sorted] for digest in c.chunks)
-    chunks += [(digest, c.run) for c in checkpoints[n_sorted:] for digest in c.chunks]
+    chunks = sorted((digest, c.number) for c in checkpoints[:n_sorted] for digest in c.chunks)
+    chunks += [(digest, c.number) for c in checkpoints[n_sorted:] for digest in c.chunks]
     frame_id = lambda digest: digest[16:]
     yield "frame", ((frame_id(d), d, "live", CHUNK_BYTES * 2 // 3, now) for d, _ in chunks)
     yield "chunk", ((d, CHUNK_BYTES, frame_id(d)) for d, _ in chunks)
-    held = chunks + [(d, c.run) for c in checkpoints for d in (c.file, c.digest)]
-    yield "possession", ((d, run_ids[run], now, now) for d, run in held)
+    run_id = lambda number: run_ids[number % N_RUNS]
+    held = ((d, run_id(number), now, None if number in only_put else now) for d, number in chunks)
+    named = ((d, run_id(c.number), now, now) for c in checkpoints for d in (c.file, c.digest))
+    yield "possession", itertools.chain(held, named)
     del chunks, held
     yield "file", ((c.file, c.size, c.recipe(), now) for c in checkpoints)
     yield "checkpoint", ((c.digest, c.manifest, 1, c.size) for c in checkpoints)
@@ -71,9 +76,9 @@ def tables(checkpoints, run_ids, now):
     )
 
 
-def load(database, path, checkpoints, run_ids):
+def load(database, path, checkpoints, only_put, run_ids):
     now = int(time.time() * 1000)
-    for table, rows in tables(checkpoints, run_ids, now):
+    for table, rows in tables(checkpoints, only_put, run_ids, now):
         columns = COLUMNS[table].split()
         if database:
             copy(database, table, columns, rows)
@@ -103,6 +108,8 @@ def copy(database, table, columns, rows):
 
 
 def literal(table, column, value):
+    if value is None:
+        return "\\N"
     if isinstance(value, bytes):
         is_uuid = (table, column) in [("frame", "id"), ("chunk", "frame_id")]
         return value.hex() if is_uuid else "\\\\x" + value.hex()

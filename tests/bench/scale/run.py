@@ -29,6 +29,7 @@ STATEMENTS = {
 
 program, folder, n_checkpoints, n_chunks, out, database = sys.argv[1:]
 folder, n_checkpoints, n_chunks = pathlib.Path(folder), int(n_checkpoints), int(n_chunks)
+published = [7 + N_RUNS * (number % (n_checkpoints // N_RUNS)) for number in range(2 * N_TIMES)]
 
 
 def say(text):
@@ -42,7 +43,7 @@ def prepare():
             registry.post("/runs", {"run": f"{namespace(run)}/run"})
     begun = time.monotonic()
     checkpoints = [Checkpoint(number, n_chunks) for number in range(n_checkpoints)]
-    load(database, folder / "fineline.db", checkpoints, list(range(1, N_RUNS + 1)))
+    load(database, folder / "fineline.db", checkpoints, set(published), list(range(1, N_RUNS + 1)))
     say(f"  {n_checkpoints * n_chunks} chunks in {n_checkpoints} checkpoints were loaded in {time.monotonic() - begun:.0f} s")
 
 
@@ -61,24 +62,22 @@ def asked(number):
 
 
 def measure_missing(writer):
+    """The first call after the server's start, and those behind it."""
     times = []
-    for number in range(N_TIMES):
+    for number in range(1 + N_TIMES):
         digests, expected = asked(number)
         took, answer = writer.timed("POST", f"/runs/{namespace(7)}/run/chunks/missing", {"digests": digests})
         assert set(answer["missing"]) == expected, "what is missing is not what it should be"
         times.append(took)
-    return times
+    return times[0], times[1:]
 
 
-def measure_publish(writer):
-    """The same checkpoint of chunks that the run holds under new manifests: session, file, commit, until it is ready. The
-    large file was verified before and a small one is new."""
+def measure_publish(writer, numbers):
+    """Checkpoints of chunks that were put into the run and not published: session, files, commit, until it is ready. The large
+    file was verified before and a small one is new."""
     run = f"/runs/{namespace(7)}/run"
-    times = []
-    for number in range(N_TIMES):
-        of = Checkpoint(7 + N_RUNS * (number % (n_checkpoints // N_RUNS)), n_chunks)
-        times.append(writer.publish(run, 1_000_000 + number, of, number))
-    return times
+    publish = lambda number: writer.publish(run, 1_000_000 + number, Checkpoint(number, n_chunks), number)
+    return [publish(number) for number in numbers]
 
 
 def measure_mark(registry):
@@ -116,16 +115,25 @@ prepare()
 with_scope = {"name": "writer", "scopes": ["write"], "pattern": f"{namespace(7)}/*"}
 with Registry(program, folder, database) as registry:
     writer = registry.as_token(registry.post("/tokens", with_scope)["secret"])
-    missing = measure_missing(writer)
-    publish = measure_publish(writer)
+    first_missing, missing = measure_missing(writer)
+    publish = measure_publish(writer, published[:N_TIMES])
     rate = writer.transactions_per_second(f"/runs/{namespace(7)}/run")
     mark_ms, before, peak = measure_mark(registry)
+    publish_later = measure_publish(writer, published[N_TIMES:])
+
+
+def spread(times):
+    return [min(times), statistics.median(times), max(times)]
+
+
 figures = {
     "engine": "PostgreSQL" if database else "SQLite",
     "n_chunks": n_checkpoints * n_chunks,
     "n_checkpoints": n_checkpoints,
-    "missing_ms": [min(missing), statistics.median(missing), max(missing)],
-    "publish_ms": [min(publish), statistics.median(publish), max(publish)],
+    "first_missing_ms": first_missing,
+    "missing_ms": spread(missing),
+    "publish_ms": spread(publish),
+    "publish_later_ms": spread(publish_later),
     "transactions_per_s": rate,
     "mark_s": mark_ms / 1000,
     "mark_bytes": [before, peak],
@@ -133,8 +141,9 @@ figures = {
 short = []
 if figures["missing_ms"][1] >= MISSING_MS:
     short.append(f"missing took {figures['missing_ms'][1]:.0f} ms, the bound is {MISSING_MS}")
-if figures["publish_ms"][1] >= PUBLISH_MS:
-    short.append(f"publishing took {figures['publish_ms'][1]:.0f} ms, the bound is {PUBLISH_MS}")
+for when in ["publish_ms", "publish_later_ms"]:
+    if figures[when][1] >= PUBLISH_MS:
+        short.append(f"publishing took {figures[when][1]:.0f} ms, the bound is {PUBLISH_MS}")
 if peak - before >= MARK_BYTES:
     short.append(f"the mark took {(peak - before) >> 20} MiB, the bound is {MARK_BYTES >> 20}")
 say(f"  {json.dumps(figures)}")

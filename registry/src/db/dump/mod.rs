@@ -21,7 +21,7 @@ pub(crate) use schema::tables;
 const VALUES_AT_ONCE: usize = 4000;
 
 /// Tables whose rows are about the place and not about what is kept there.
-const OF_THE_PLACE: [&str; 5] = ["arrival", "departure", "hold", "seaql_migrations", "staging"];
+const OF_THE_PLACE: [&str; 6] = ["arrival", "departure", "hold", "mark", "seaql_migrations", "staging"];
 
 /// A table as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
