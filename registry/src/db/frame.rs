@@ -371,6 +371,33 @@ mod tests {
 
     use super::*;
     use crate::db::sqlite::tests::{given, plan};
+    use crate::db::{self, Db, collect};
+    use crate::tests::fixture::database_of;
+
+    #[tokio::test]
+    async fn the_frame_that_holds_a_chunk_is_revived_and_not_the_damaged_one_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
+        let txn = db::write_txn(&db).await.unwrap();
+        let chunk = Digest::of(b"a");
+        let put = async || {
+            let id = Uuid::now_v7();
+            intend(&txn, id, &chunk, 1).await.unwrap();
+            assert_eq!(attach(&txn, Some(id), &chunk, 1).await.unwrap(), Attached::New);
+            id
+        };
+        let damaged = put().await;
+        set_damaged(&txn, &chunk, damaged, true).await.unwrap();
+        let sound = put().await;
+        let condemned = async || count(&txn, FrameState::Condemned.as_str()).await.unwrap();
+
+        assert_eq!(condemned().await, 1, "the damaged one");
+        assert!(!any_condemned(&txn, &[chunk]).await.unwrap());
+        collect::condemn(&txn, &[sound]).await.unwrap();
+        assert!(any_condemned(&txn, &[chunk]).await.unwrap());
+        assert_eq!(revive_many(&txn, &[chunk]).await.unwrap().len(), 1);
+        assert_eq!(condemned().await, 1, "the damaged one");
+    }
 
     #[tokio::test]
     async fn what_is_revived_is_found_among_the_condemned_alone_on_sqlite() {

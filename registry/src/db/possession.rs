@@ -344,8 +344,10 @@ mod tests {
         db::execute(&txn, "UPDATE mark SET begun_at_ms = begun_at_ms + 60000", Vec::new())
             .await
             .unwrap();
-        let before = row().await.put_at_ms;
         collect::begin_mark(&txn).await.unwrap();
+        put(true).await;
+        let before = row().await.put_at_ms;
+        later().await;
         put(true).await;
         assert!(row().await.put_at_ms > before);
     }

@@ -239,6 +239,10 @@ async fn a_reference_to_a_condemned_frame() {
             .is_empty()
     );
     fixture.assert_sound().await;
+    // So does one of the very step that holds it.
+    fixture.sql(&condemn).await;
+    planted.pusher.push(1, &files()).await.unwrap();
+    fixture.assert_sound().await;
 }
 
 #[tokio::test]
