@@ -196,13 +196,12 @@ fn at_no_moment_do_both_places_take_writes() {
     let place = Place::new();
     assert_killed(&mut place.moving(), "move.arrived");
     std::fs::copy(place.data().join("admin.token"), place.other().join("admin.token")).unwrap();
-    let is_closed = || {
-        let serve = place
-            .registry("serve", &place.other())
-            .args(["--listen", "127.0.0.1:0"])
-            .output();
-        let serve = serve.unwrap();
-        serve.status.code() == Some(1) && String::from_utf8_lossy(&serve.stderr).contains("on its way")
+    let is_closed = || match ServerProcess::start(REGISTRY, &place.other(), Start::default()) {
+        Ok(_served) => false,
+        Err(status) => {
+            let log = std::fs::read_to_string(place.other().join("server.log")).unwrap();
+            status.code() == Some(1) && log.contains("on its way")
+        }
     };
     assert!(is_closed());
     // When it is taken back, which can be done at the old place alone,

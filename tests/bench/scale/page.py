@@ -40,8 +40,8 @@ row("a collection that finds all needed (s)", lambda e: f"{e['mark_s']:.0f}")
 row("peak memory before and after it (MiB)", lambda e: " → ".join(f"{b >> 20}" for b in e["mark_bytes"]))
 print("""
 Half of the 10,000 digests are held by the token's namespace, a quarter by others, a quarter by nobody, and the answer is
-compared each time. What is published are chunks that were put and belong to no checkpoint yet, in a file that was verified before,
-with a small new file; reading content back costs what `transfer.md` says. The collection reads every manifest and recipe, and every row of
+compared each time. What is published are 2,000 chunks whose rows say that they were put and not that they were published, in a file that was
+verified before, with a small new file; reading content back costs what `transfer.md` says. The collection reads every manifest and recipe, and every row of
 possession, in windows of 200,000. Seven tenths of the rows were loaded in the order of their keys, which is quick; the others came
 one checkpoint after the other, as a registry gets them, and split the full pages. Why it is laid out so stands in docs/adr/0012.
 """)
