@@ -10,7 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MIN_BYTES: usize = 256 << 10;
 
 /// More than this is no chunk or frame, and is given back.
-const MAX_KEPT_BYTES: usize = 17 << 20;
+const MAX_KEPT_BYTES: usize = 18 << 20;
+
+/// The part of the next power of two that a buffer's room is a multiple of. Frames of chunks of one size differ by some kilobytes,
+/// and each is to fit where another was: else memory grows by those that come together by chance.
+const ROOM_PART: usize = 16;
 
 /// A place for buffers that nobody uses now; clones share it.
 #[derive(Clone)]
@@ -38,7 +42,6 @@ impl Buffers {
     pub fn empty(&self, capacity: usize) -> Buffer {
         let mut buffer = self.take(capacity);
         buffer.clear();
-        buffer.reserve(capacity);
         buffer
     }
 
@@ -51,6 +54,10 @@ impl Buffers {
     }
 
     fn take(&self, capacity: usize) -> Buffer {
+        let capacity = match capacity {
+            MIN_BYTES..=MAX_KEPT_BYTES => capacity.next_multiple_of(capacity.next_power_of_two() / ROOM_PART),
+            _ => capacity,
+        };
         let fitting = match capacity {
             MIN_BYTES.. => {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,6 +143,21 @@ mod tests {
         drop(buffers.filled(10));
         assert_eq!(buffers.idle.lock().unwrap().len(), 1);
         assert_eq!(buffers.filled(MIN_BYTES + 1).len(), MIN_BYTES + 1);
+    }
+
+    #[test]
+    fn a_frame_fits_where_one_of_nearly_its_size_was() {
+        let buffers = Buffers::new(1);
+        for (small, large) in [
+            (10 << 20, (10 << 20) + 9000),
+            (0x00fe_0000, 1 << 24),
+            ((1 << 24) + 1, (1 << 24) + 16),
+        ] {
+            let before = buffers.filled(small + 1);
+            let address = before.as_ptr();
+            drop(before);
+            assert_eq!(buffers.empty(large).as_ptr(), address, "{large}");
+        }
     }
 
     #[test]
