@@ -316,11 +316,11 @@ async fn execute(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> 
 /// Values in one statement: far below what either engine binds.
 const BATCH: usize = 500;
 
-/// Statements that one question asks at the same time, where `conn` is more than one connection.
+/// Statements that one question asks at the same time, where it has several connections.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// The rows that a statement about some of these digests gives, asked until all were. Each answer is of one moment, they have none
-/// in common unless `conn` is a transaction. Asked in the order of the digests, so that the rows of a batch lie side by side in
+/// in common unless all are asked in one transaction. Asked in the order of the digests, so that the rows of a batch lie side by side in
 /// the tree of their key, however many others there are.
 async fn ask_in_batches<T, F>(digests: &[Digest], ask: impl Fn(Vec<Digest>) -> F) -> Result<Vec<T>, DbErr>
 where

@@ -97,9 +97,12 @@ fn named_chunks_query(holders: Holders<'_>, unpublished: bool, digests: &[Digest
     let mut query = possession::Entity::find()
         .select_only()
         .column(possession::Column::Digest)
-        .column(possession::Column::ReleasedAtMs)
+        // A time where one of the holders has let go of it.
+        .column_as(possession::Column::ReleasedAtMs.max(), "released_at_ms")
         .expr_as(stored_size_of_chunk(), "size_bytes")
         .expr_as(chunk_is_condemned(), "condemned")
+        // One row, however many hold it.
+        .group_by(possession::Column::Digest)
         .join(JoinType::InnerJoin, run_of_possession())
         .filter(possession::Column::Digest.is_in(digests.iter().map(super::blob)))
         .filter(holders.condition());
@@ -132,12 +135,11 @@ pub(crate) async fn named_chunks(
     let mut named = HashMap::new();
     for row in super::ask_in_batches(digests, ask).await? {
         let Some(size_bytes) = row.size_bytes else { continue };
-        let is_going = row.released_at_ms.is_some() || row.condemned;
-        let entry = named.entry(super::digest(&row.digest)?).or_insert(NamedChunk {
+        let chunk = NamedChunk {
             size_bytes: size_bytes.unsigned_abs(),
-            is_going,
-        });
-        entry.is_going |= is_going;
+            is_going: row.released_at_ms.is_some() || row.condemned,
+        };
+        named.insert(super::digest(&row.digest)?, chunk);
     }
     Ok(named)
 }
@@ -368,7 +370,8 @@ mod tests {
                 named_chunks_query(holders, true, &digests).build(DbBackend::Sqlite),
             )
             .await;
-            assert!(!plan.iter().any(|line| line.contains("SCAN")), "{pattern}: {plan:#?}");
+            let is_slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
+            assert!(!plan.iter().any(is_slow), "{pattern}: {plan:#?}");
             for searched in [
                 "SEARCH possession USING PRIMARY KEY (digest=?",
                 "SEARCH chunk USING PRIMARY KEY (digest=?)",

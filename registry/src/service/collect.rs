@@ -46,7 +46,7 @@ pub(crate) async fn collect(app: &App, dry_run: bool) -> ApiResult<GarbageReport
 
 async fn collect_alone(app: &App, dry_run: bool) -> ApiResult<GarbageReport> {
     let grace_ms = i64::try_from(app.options.grace.as_millis()).unwrap_or(i64::MAX);
-    let begun = begun(app).await?;
+    let begun = begun(app, dry_run).await?;
     let before = begun.saturating_sub(grace_ms);
     let waiting_before = db::collect::count_state(app.db.reader(), FrameState::Condemned).await?;
     let (condemned, deleted) = if dry_run {
@@ -83,9 +83,12 @@ fn shown(frames: Frames) -> FrameCount {
 }
 
 /// When the mark began: every transaction that ended before bears an earlier time, for it is read where only one writes.
-async fn begun(app: &App) -> ApiResult<i64> {
+async fn begun(app: &App, dry_run: bool) -> ApiResult<i64> {
     let txn = db::write_txn(&app.db).await?;
-    let begun = db::collect::begin_mark(&txn).await?;
+    let begun = match dry_run {
+        true => db::now_ms(&txn).await?,
+        false => db::collect::begin_mark(&txn).await?,
+    };
     txn.commit().await?;
     Ok(begun)
 }

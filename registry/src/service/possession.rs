@@ -23,14 +23,11 @@ pub(crate) async fn held_chunks(app: &App, caller: &Caller, digests: &[Digest]) 
     let mut leased = HashSet::new();
     for revision_id in leased_revisions(app, caller).await? {
         let revision = db::revision::get(app.db.reader(), revision_id).await?;
-        leased.extend(chunks_of(app, &revision).await?);
+        let chunks = chunks_of(app, &revision).await?;
+        leased.extend(digests.iter().filter(|digest| chunks.contains(*digest)).copied());
     }
-    let asked: Vec<Digest> = digests
-        .iter()
-        .filter(|digest| leased.contains(*digest))
-        .copied()
-        .collect();
-    Ok(db::frame::stored(app.db.reader(), &asked).await?)
+    let leased: Vec<Digest> = leased.into_iter().collect();
+    Ok(db::frame::stored(app.db.reader(), &leased).await?)
 }
 
 /// The same for a writer who goes on to rely on the answer: what is named stays for a grace from now on, also where its

@@ -1,12 +1,15 @@
 //! Who may name a digest.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::{PushSessionState, Reference, RunPattern, Scope};
 use fineline_format::Digest;
 
 use super::fixture::{Fixture, TestFile, code, file, model};
-use crate::service::{checkpoint, chunk, fsck};
+use crate::db;
+use crate::service::{checkpoint, chunk, collect, fsck};
 
 #[tokio::test]
 async fn a_chunk_of_a_run_that_one_may_not_read_is_an_unknown_one() {
@@ -28,6 +31,26 @@ async fn a_chunk_of_a_run_that_one_may_not_read_is_an_unknown_one() {
     stranger.send(session.id, &files).await.unwrap();
     assert_eq!(missing(&stranger.caller).await.unwrap(), []);
     assert_eq!(fsck::check(&fixture.app, false).await.unwrap().n_chunks, 1);
+}
+
+#[tokio::test]
+async fn what_is_named_after_a_collection_began_is_passed_over_by_it() {
+    let fixture = Fixture::new().await;
+    let owner = fixture.run("lab/run").await;
+    owner.push(1, &[file("a.txt", "named")]).await.unwrap();
+    let put_at = async || {
+        let possessed = db::collect::possessed(fixture.app.db.reader(), owner.run.id, None, 100).await;
+        let found = possessed
+            .unwrap()
+            .into_iter()
+            .find(|row| row.digest == Digest::of(b"named"));
+        found.unwrap().put_at_ms
+    };
+    let before = put_at().await;
+    fixture.age(Duration::from_secs(1)).await;
+    collect::collect(&fixture.app, false).await.unwrap();
+    owner.push(2, &[file("b.txt", "named")]).await.unwrap();
+    assert!(put_at().await > before);
 }
 
 #[tokio::test]

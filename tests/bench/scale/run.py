@@ -29,7 +29,9 @@ STATEMENTS = {
 
 program, folder, n_checkpoints, n_chunks, out, database = sys.argv[1:]
 folder, n_checkpoints, n_chunks = pathlib.Path(folder), int(n_checkpoints), int(n_chunks)
-published = [7 + N_RUNS * (number % (n_checkpoints // N_RUNS)) for number in range(2 * N_TIMES)]
+if n_checkpoints < 2 * N_TIMES * N_RUNS:
+    sys.exit(f"{n_checkpoints} checkpoints are too few: {2 * N_TIMES} of one run in {N_RUNS} are published")
+published = [7 + N_RUNS * number for number in range(2 * N_TIMES)]
 
 
 def say(text):

@@ -74,7 +74,7 @@ fn main() -> Result<()> {
                 for (name, parent) in [("disk", &arguments.work), ("memory", memory)] {
                     for n in 0..*repeat {
                         say(&format!("{mib} MiB to {name}, {} of {repeat}", n + 1));
-                        let round = transfer::round(&arguments.bin, data.dir(), parent, name == "memory")?;
+                        let round = transfer::round(&arguments.bin, data.dir(), parent)?;
                         report.add(*mib, name, round);
                     }
                 }

@@ -14,7 +14,17 @@ use fineline_format::{Element, MAX_CHUNK_BYTES};
 /// Chunks that each core works on.
 const N_CHUNKS: usize = 8;
 
-/// Core-seconds for a byte of each kind of work, and seconds for a byte on disk.
+/// What plain writing costs for a byte, with fsync and in as large an amount as is compared with it: how much of the memory that
+/// the file cache takes is fresh decides most of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Writing {
+    /// Core-seconds.
+    pub(crate) cpu: f64,
+    /// Seconds of all writers together.
+    pub(crate) wall: f64,
+}
+
+/// Core-seconds for a byte of each kind of work.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rates {
     pub(crate) n_cores: usize,
@@ -22,55 +32,43 @@ pub(crate) struct Rates {
     pub(crate) sha256: f64,
     pub(crate) encode: f64,
     pub(crate) decode: f64,
-    /// For a byte out of the file cache, or into it.
+    /// For a byte out of the file cache.
     pub(crate) read: f64,
-    pub(crate) copy: f64,
-    /// Seconds of all writers together for a byte that is written with fsync.
-    pub(crate) write: f64,
     /// Bytes of frames for a raw byte.
     pub(crate) stored: f64,
 }
 
 impl Rates {
     /// Seconds that a push of `raw` bytes can't go below: all of its work on all cores, or the disk, whichever is longer.
-    pub(crate) fn push_s(&self, raw: f64, in_memory: bool) -> f64 {
+    pub(crate) fn push_s(&self, raw: f64, writing: Writing) -> f64 {
         // Client: read, hash as chunk and as file, encode. Server: decode, hash; read back, decode, hash.
         let cpu = self.read + 2.0 * self.sha256 + self.encode + self.decode + self.sha256;
         let cpu = cpu + self.stored * self.read + self.decode + self.sha256;
-        self.bound(raw, cpu, self.stored, in_memory)
+        self.bound(raw, cpu, self.stored, writing)
     }
 
     /// Seconds that a pull of `raw` bytes can't go below.
-    pub(crate) fn pull_s(&self, raw: f64, in_memory: bool) -> f64 {
+    pub(crate) fn pull_s(&self, raw: f64, writing: Writing) -> f64 {
         // Server: read. Client: decode, hash, write.
         let cpu = self.stored * self.read + self.decode + self.sha256;
-        self.bound(raw, cpu, 1.0, in_memory)
+        self.bound(raw, cpu, 1.0, writing)
     }
 
-    fn bound(&self, raw: f64, cpu: f64, written: f64, in_memory: bool) -> f64 {
-        let cpu_s = (cpu + written * self.copy) / self.n_cores as f64;
-        match in_memory {
-            true => raw * cpu_s,
-            false => raw * cpu_s.max(written * self.write),
-        }
+    fn bound(&self, raw: f64, cpu: f64, written: f64, writing: Writing) -> f64 {
+        let cpu_s = (cpu + written * writing.cpu) / self.n_cores as f64;
+        raw * cpu_s.max(written * writing.wall)
     }
 }
 
-/// Measures all rates with chunks of the checkpoint in `data`, writing below `to`.
-pub(crate) fn measure(data: &Path, to: &Path) -> Result<Rates> {
-    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-    fs::create_dir_all(to)?;
+/// Measures all rates of work with chunks of the checkpoint in `data`.
+pub(crate) fn measure(data: &Path) -> Result<Rates> {
+    let n_cores = n_cores();
     let shard = fs::read_dir(data)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .context("no shard")?;
     let worked = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..n_cores)
-            .map(|worker| {
-                let shard = &shard;
-                scope.spawn(move || work(shard, to, worker))
-            })
-            .collect();
+        let workers: Vec<_> = (0..n_cores).map(|_| scope.spawn(|| work(&shard))).collect();
         let worked = workers
             .into_iter()
             .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
@@ -83,9 +81,6 @@ pub(crate) fn measure(data: &Path, to: &Path) -> Result<Rates> {
         encode: mean(|rates| rates.encode),
         decode: mean(|rates| rates.decode),
         read: mean(|rates| rates.read),
-        copy: mean(|rates| rates.copy),
-        // All write at once, so each has a part of the disk.
-        write: mean(|rates| rates.write) / n_cores as f64,
         stored: mean(|rates| rates.stored),
     })
 }
@@ -115,9 +110,46 @@ fn sha256(n_cores: usize) -> Result<f64> {
     Ok(core_s / n_cores as f64)
 }
 
-fn work(shard: &Path, to: &Path, worker: usize) -> Result<Rates> {
+/// Writes so many bytes below `to` with fsync, a file for each core, and takes them away again.
+pub(crate) fn write(to: &Path, n_bytes: u64) -> Result<Writing> {
+    fs::create_dir_all(to)?;
+    let n_cores = n_cores() as u64;
+    let write = |writer: u64| {
+        let piece: Vec<u8> = (0..MAX_CHUNK_BYTES).map(|at| (at % 251) as u8).collect();
+        let mut file = File::create(to.join(writer.to_string()))?;
+        cpu_s(|| {
+            let mut left = usize::try_from(n_bytes / n_cores).map_err(std::io::Error::other)?;
+            while left > 0 {
+                let n = left.min(piece.len());
+                file.write_all(&piece[..n])?;
+                left -= n;
+            }
+            file.sync_all()
+        })
+    };
+    let begun = Instant::now();
+    let cpu_s = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..n_cores).map(|writer| scope.spawn(move || write(writer))).collect();
+        let written = writers
+            .into_iter()
+            .map(|writer| writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?);
+        written.sum::<Result<f64>>()
+    })?;
+    let wall_s = begun.elapsed().as_secs_f64();
+    fs::remove_dir_all(to)?;
+    Ok(Writing {
+        cpu: cpu_s / n_bytes as f64,
+        wall: wall_s / n_bytes as f64,
+    })
+}
+
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn work(shard: &Path) -> Result<Rates> {
     let mut file = File::open(shard)?;
-    let (mut chunk, mut frame, mut frames) = (vec![0; MAX_CHUNK_BYTES], Vec::new(), Vec::new());
+    let (mut chunk, mut frame, mut stored) = (vec![0; MAX_CHUNK_BYTES], Vec::new(), 0);
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let mut rates = Rates::default();
     for n in 0..=N_CHUNKS {
@@ -136,24 +168,13 @@ fn work(shard: &Path, to: &Path, worker: usize) -> Result<Rates> {
                 decoded.map(drop).map_err(std::io::Error::other)
             })?;
         std::hint::black_box(last);
-        frames.push(frame.clone());
+        stored += frame.len();
     }
-    let stored: usize = frames.iter().map(Vec::len).sum();
-    let begun = Instant::now();
-    for (n, frame) in frames.iter().enumerate() {
-        let path = to.join(format!("{worker}-{n}"));
-        let mut file = File::create(&path)?;
-        rates.copy += cpu_s(|| file.write_all(frame))?;
-        file.sync_all()?;
-    }
-    let written_s = begun.elapsed().as_secs_f64();
     let raw = (N_CHUNKS * MAX_CHUNK_BYTES) as f64;
     Ok(Rates {
         encode: rates.encode / raw,
         decode: rates.decode / raw,
         read: rates.read / raw,
-        copy: rates.copy / stored as f64,
-        write: written_s / stored as f64,
         stored: stored as f64 / ((N_CHUNKS + 1) * MAX_CHUNK_BYTES) as f64,
         ..rates
     })

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::process::Taken;
+use crate::rates::Writing;
 use crate::transfer::Round;
 
 /// All rounds by size in MiB and destination, in the order that they were made.
@@ -46,11 +47,12 @@ of entropy in the exponent, no chunk twice, so deduplication can do nothing), re
 address, client and server on the same cores. A push ends when the registry has read every file back from its store and
 compared its SHA-256; a pull ends when every file was compared and fsynced. Everything is fsynced on disk. restic encrypts,
 which Fineline does not; it does not compare what it wrote with what it read, and does not fsync what it restores. Peers run
-in the same rounds, one after the other, each into an empty place. `huggingface_hub` against the Hub is not here: it needs the
+in the same rounds, one after the other, each into an empty place and after 15 s of rest. `huggingface_hub` against the Hub is not here: it needs the
 internet, which the machine does not have.
 
 **The limit** is the sum of the work that can't be left out, in core-seconds that were measured in the same round on all cores
-at once (`tests/bench/src/rates.rs`; SHA-256 by `openssl speed`), over the cores, or the disk's time where that is longer. Push:
+at once (`tests/bench/src/rates.rs`; SHA-256 by `openssl speed`; writing by plain files of as many bytes, after the same rest), over the
+cores, or the time that such files take where that is longer. Push:
 the client reads, hashes twice (chunks, files) and encodes; the server decodes, hashes, writes with fsync, reads back, decodes,
 hashes. Pull: the server reads; the client decodes, hashes, writes with fsync. HTTP, the kernel's copies over the loopback
 address and the database are not in it: they are what is left.
@@ -75,22 +77,22 @@ fn section(page: &mut String, mib: u64, place: &str, rounds: &[Round]) {
             cell(&rate, 0)
         );
     };
-    limit("push", &|round| round.rates.push_s(raw(round), round.in_memory), page);
+    limit("push", &push_limit_s, page);
     row(
         page,
         "**fineline push**",
         rounds,
         |round| (round.push, Some(round.push_server)),
-        |round| Some(round.rates.push_s(raw(round), round.in_memory)),
+        |round| Some(push_limit_s(round)),
     );
     row(page, "restic backup", rounds, |round| (round.backup, None), |_| None);
-    limit("pull", &|round| round.rates.pull_s(raw(round), round.in_memory), page);
+    limit("pull", &pull_limit_s, page);
     row(
         page,
         "**fineline pull**",
         rounds,
         |round| (round.pull, Some(round.pull_server)),
-        |round| Some(round.rates.pull_s(raw(round), round.in_memory)),
+        |round| Some(pull_limit_s(round)),
     );
     row(page, "restic restore", rounds, |round| (round.restore, None), |_| None);
     row(
@@ -158,14 +160,17 @@ fn profile(page: &mut String, rounds: &[Round]) {
     let raw = |round: &Round| round.raw_bytes as f64;
     let _ = writeln!(
         page,
-        "\nCore-seconds for a GiB: SHA-256 {}, encode {}, decode {}, read {}; frames take {:.3} of the bytes; the disk takes \
-         {} s for the frames of a GiB.",
+        "\nCore-seconds for a GiB: SHA-256 {}, encode {}, decode {}, read {}, write {} where a push does and {} where a pull does; \
+         frames take {:.3} of the bytes; writing a GiB takes {} s, the frames of one {} s.",
         gib(&|round| raw(round) * round.rates.sha256),
         gib(&|round| raw(round) * round.rates.encode),
         gib(&|round| raw(round) * round.rates.decode),
         gib(&|round| raw(round) * round.rates.read),
+        gib(&|round| raw(round) * round.push_writing.cpu),
+        gib(&|round| raw(round) * round.pull_writing.cpu),
         median(&values(rounds, |round| round.rates.stored)),
-        gib(&|round| raw(round) * round.rates.stored * round.rates.write),
+        gib(&|round| raw(round) * round.pull_writing.wall),
+        gib(&|round| raw(round) * round.rates.stored * round.push_writing.wall),
     );
     let rest = |cpu: f64, limit_s: f64, round: &Round| cpu - limit_s * round.rates.n_cores as f64;
     for (name, taken, limit) in [
@@ -173,12 +178,20 @@ fn profile(page: &mut String, rounds: &[Round]) {
             "Push",
             (|round: &Round| (round.push, round.push_server)) as fn(&Round) -> (Taken, Taken),
             // Whatever the disk takes: here the processors count.
-            (|round: &Round| round.rates.push_s(round.raw_bytes as f64, true)) as fn(&Round) -> f64,
+            (|round: &Round| {
+                round
+                    .rates
+                    .push_s(round.raw_bytes as f64, cores_alone(round.push_writing))
+            }) as fn(&Round) -> f64,
         ),
         (
             "Pull",
             |round| (round.pull, round.pull_server),
-            |round| round.rates.pull_s(round.raw_bytes as f64, true),
+            |round| {
+                round
+                    .rates
+                    .pull_s(round.raw_bytes as f64, cores_alone(round.pull_writing))
+            },
         ),
     ] {
         let _ = writeln!(
@@ -191,6 +204,18 @@ fn profile(page: &mut String, rounds: &[Round]) {
             gib(&|round| rest(taken(round).0.cpu_s() + taken(round).1.cpu_s(), limit(round), round)),
         );
     }
+}
+
+fn push_limit_s(round: &Round) -> f64 {
+    round.rates.push_s(round.raw_bytes as f64, round.push_writing)
+}
+
+fn pull_limit_s(round: &Round) -> f64 {
+    round.rates.pull_s(round.raw_bytes as f64, round.pull_writing)
+}
+
+fn cores_alone(writing: Writing) -> Writing {
+    Writing { wall: 0.0, ..writing }
 }
 
 fn values(rounds: &[Round], of: impl Fn(&Round) -> f64) -> Vec<f64> {

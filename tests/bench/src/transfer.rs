@@ -3,19 +3,25 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::place::Place;
 use crate::process::{Background, Taken, run};
-use crate::rates::{self, Rates};
+use crate::rates::{self, Rates, Writing};
+
+/// How long the machine rests before each thing that is timed, so that memory is as fresh for one as for another: where a
+/// hypervisor takes back what is not used, a page that was given back just now costs a tenth of one that was so before.
+const REST: Duration = Duration::from_secs(15);
 
 /// What one round took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
     pub(crate) rates: Rates,
-    /// Whether the destination was a memory file system.
-    pub(crate) in_memory: bool,
+    /// Of as many bytes as a push writes, and as a pull writes.
+    pub(crate) push_writing: Writing,
+    pub(crate) pull_writing: Writing,
     pub(crate) raw_bytes: u64,
     pub(crate) push: Taken,
     pub(crate) push_server: Taken,
@@ -28,11 +34,15 @@ pub(crate) struct Round {
 }
 
 /// Runs everything once.
-pub(crate) fn round(bin: &Path, data: &Path, parent: &Path, in_memory: bool) -> Result<Round> {
+pub(crate) fn round(bin: &Path, data: &Path, parent: &Path) -> Result<Round> {
     let place = Place::new(parent, "round")?;
     let dir = |name: &str| place.dir().join(name);
-    let rates = rates::measure(data, &dir("rates"))?;
-    fs::remove_dir_all(dir("rates"))?;
+    let raw_bytes = size(data)?;
+    let rates = rates::measure(data)?;
+    settle()?;
+    let push_writing = rates::write(&dir("written"), (raw_bytes as f64 * rates.stored) as u64)?;
+    settle()?;
+    let pull_writing = rates::write(&dir("written"), raw_bytes)?;
 
     let registry = Registry::start(bin, &dir("registry"))?;
     let before = registry.server.look()?;
@@ -57,8 +67,9 @@ pub(crate) fn round(bin: &Path, data: &Path, parent: &Path, in_memory: bool) -> 
     let restore = timed(&mut restic(&repository, &["restore", "latest", "--target", to]))?;
     Ok(Round {
         rates,
-        in_memory,
-        raw_bytes: size(data)?,
+        push_writing,
+        pull_writing,
+        raw_bytes,
         push,
         push_server: pushed.since(before),
         pull,
@@ -85,10 +96,17 @@ pub(crate) fn peaks(bin: &Path, data: Place, parent: &Path) -> Result<[(&'static
     ])
 }
 
-/// Runs a program when nothing that was written before it waits for the disk any more.
+/// Runs a program after a rest.
 fn timed(command: &mut Command) -> Result<Taken> {
-    run(&mut Command::new("sync"))?;
+    settle()?;
     run(command)
+}
+
+/// Waits until nothing that was written waits for the disk any more, and rests.
+fn settle() -> Result<()> {
+    run(&mut Command::new("sync"))?;
+    std::thread::sleep(REST);
+    Ok(())
 }
 
 /// A server with an empty run, and its client.
