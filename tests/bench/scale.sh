@@ -31,6 +31,9 @@ huge=$(awk '/^HugePages_Free/ { n = $2 } /^Hugepagesize/ { print int(n * $2 / 10
 # Beside the buffers it has tables of its own in them.
 pages=off
 ((huge > buffers * 21 / 20)) && pages=on
+if [[ $pages == off && " ${engines[*]} " == *" postgres "* ]]; then
+    echo "PostgreSQL is slow without huge pages: \`sysctl vm.nr_hugepages=$((buffers * 11 / 20))\` before, 0 after"
+fi
 export POSTGRES_IS="shared_buffers ${buffers} MiB, huge_pages ${pages}"
 work=$(mktemp -d "${WORK:-${TMPDIR:-/tmp}}/fineline-scale.XXXXXX")
 chmod 755 "$work"

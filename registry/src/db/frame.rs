@@ -199,7 +199,7 @@ pub(crate) async fn stored(conn: &impl ConnectionTrait, digests: &[Digest]) -> R
             .filter(chunk::Column::DamagedAtMs.is_null());
         query.into_tuple().all(conn).await
     };
-    let rows: Vec<(Vec<u8>, i64)> = super::ask_in_batches(digests, ask).await?;
+    let rows: Vec<(Vec<u8>, i64)> = super::batches::ask(digests, ask).await?;
     let describe = |(row, size_bytes): &(Vec<u8>, i64)| Ok((super::digest(row)?, size_bytes.unsigned_abs()));
     rows.iter().map(describe).collect()
 }

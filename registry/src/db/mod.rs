@@ -4,6 +4,7 @@
 //! database (`docs/adr/0007`): on SQLite each is BEGIN IMMEDIATE, on PostgreSQL each begins by taking one advisory lock.
 //! So what a transaction read first still holds when it writes. Times are Unix milliseconds by the database's own clock.
 
+mod batches;
 mod entity;
 
 pub(crate) mod checkpoint;
@@ -38,7 +39,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fineline_format::Digest;
 use fineline_migrations::Migrator;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
@@ -315,28 +315,6 @@ async fn execute(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> 
 
 /// Values in one statement: far below what either engine binds.
 const BATCH: usize = 500;
-
-/// Statements that one question asks at the same time, where it has several connections.
-const BATCHES_AT_ONCE: usize = 4;
-
-/// The rows that a statement about some of these digests gives, asked until all were. Each answer is of one moment, they have none
-/// in common unless all are asked in one transaction. Asked in the order of the digests, so that the rows of a batch lie side by side in
-/// the tree of their key, however many others there are.
-async fn ask_in_batches<T, F>(digests: &[Digest], ask: impl Fn(Vec<Digest>) -> F) -> Result<Vec<T>, DbErr>
-where
-    F: Future<Output = Result<Vec<T>, DbErr>>,
-{
-    let mut sorted = digests.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let batches: Vec<Vec<Digest>> = sorted.chunks(BATCH).map(<[Digest]>::to_vec).collect();
-    let answers: Vec<Vec<T>> = stream::iter(batches)
-        .map(ask)
-        .buffer_unordered(BATCHES_AT_ONCE)
-        .try_collect()
-        .await?;
-    Ok(answers.into_iter().flatten().collect())
-}
 
 /// A digest as its column holds it.
 fn blob(digest: &Digest) -> Vec<u8> {

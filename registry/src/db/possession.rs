@@ -52,7 +52,7 @@ pub(crate) async fn published(
             .filter(possession::Column::PublishedAtMs.is_not_null());
         query.into_tuple().all(conn).await
     };
-    let rows: Vec<Vec<u8>> = super::ask_in_batches(digests, ask).await?;
+    let rows: Vec<Vec<u8>> = super::batches::ask(digests, ask).await?;
     rows.iter().map(|row| super::digest(row)).collect()
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn named_chunks(
         query.into_model::<Named>().all(conn).await
     };
     let mut named = HashMap::new();
-    for row in super::ask_in_batches(digests, ask).await? {
+    for row in super::batches::ask(digests, ask).await? {
         let Some(size_bytes) = row.size_bytes else { continue };
         let chunk = NamedChunk {
             size_bytes: size_bytes.unsigned_abs(),
@@ -300,8 +300,6 @@ fn says_less(published: bool) -> Condition {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fineline_api::run::RunAttributes;
     use sea_orm::{DbBackend, QueryTrait as _};
 
@@ -320,11 +318,14 @@ mod tests {
         let digests = [Digest::of(b"a")];
         let put = async |publish| insert(&txn, run, &digests, publish).await.unwrap();
         let row = async || collect::possessed(&txn, run, None, 1).await.unwrap()[0];
-        let later = || tokio::time::sleep(Duration::from_millis(5));
+        let later = async || {
+            let sql = "UPDATE possession SET put_at_ms = put_at_ms - 1000";
+            db::execute(&txn, sql, Vec::new()).await.unwrap();
+        };
 
         put(false).await;
-        let first = row().await;
         later().await;
+        let first = row().await;
         put(false).await;
         assert_eq!(row().await.put_at_ms, first.put_at_ms, "no mark began");
 
@@ -342,14 +343,13 @@ mod tests {
         put(true).await;
         assert_eq!(published(&txn, run, &digests).await.unwrap().len(), 1);
         // A mark whose clock was put back takes nothing from one that goes on.
-        later().await;
         db::execute(&txn, "UPDATE mark SET begun_at_ms = begun_at_ms + 60000", Vec::new())
             .await
             .unwrap();
         collect::begin_mark(&txn).await.unwrap();
         put(true).await;
-        let before = row().await.put_at_ms;
         later().await;
+        let before = row().await.put_at_ms;
         put(true).await;
         assert!(row().await.put_at_ms > before);
     }

@@ -12,7 +12,7 @@ import sys
 import time
 
 from registry import Registry
-from rows import N_RUNS, Checkpoint, chunk_digest, load, namespace, sha256
+from rows import N_RUNS, Checkpoint, chunk_digest, load, namespace, numbers_of, sha256
 
 N_DIGESTS = 10_000
 N_TIMES = 15
@@ -29,13 +29,17 @@ STATEMENTS = {
 
 program, folder, n_checkpoints, n_chunks, out, database = sys.argv[1:]
 folder, n_checkpoints, n_chunks = pathlib.Path(folder), int(n_checkpoints), int(n_chunks)
-if n_checkpoints < 2 * N_TIMES * N_RUNS:
+published = numbers_of(7, n_checkpoints)[: 2 * N_TIMES]
+if len(published) < 2 * N_TIMES:
     sys.exit(f"{n_checkpoints} checkpoints are too few: {2 * N_TIMES} of one run in {N_RUNS} are published")
-published = [7 + N_RUNS * number for number in range(2 * N_TIMES)]
 
 
 def say(text):
     print(text, flush=True)
+
+
+def spread(times):
+    return [min(times), statistics.median(times), max(times)]
 
 
 def prepare():
@@ -51,8 +55,7 @@ def prepare():
 
 def asked(number):
     """A half that the run holds, a quarter that other runs hold, a quarter that nobody holds; in no order."""
-    own = [chunk_digest(c, at) for c in range(7, n_checkpoints, N_RUNS) for at in range(n_chunks)]
-    others = [chunk_digest(c, at) for c in range(8, n_checkpoints, N_RUNS) for at in range(n_chunks)]
+    own, others = ([chunk_digest(c, at) for c in numbers_of(run, n_checkpoints) for at in range(n_chunks)] for run in [7, 8])
     choose = random.Random(number)
     n = min(N_DIGESTS // 2, len(own))
     own = choose.sample(own, n)
@@ -83,10 +86,18 @@ def measure_publish(writer, numbers):
 
 
 def measure_mark(registry):
+    registry.forget_peak()
     before = registry.peak_bytes()
     took, report = registry.timed("POST", "/storage/gc", {"dry_run": False})
     assert report["condemned"]["n"] == 0 and report["deleted"]["n"] == 0, f"all is needed: {report}"
     return took, before, registry.peak_bytes()
+
+
+def database_bytes():
+    if not database:
+        return (folder / "fineline.db").stat().st_size
+    size = ["psql", "--quiet", "-At", database, "-c", "SELECT pg_database_size(current_database())"]
+    return int(subprocess.run(size, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def plans_of_postgres():
@@ -123,15 +134,11 @@ with Registry(program, folder, database) as registry:
     mark_ms, before, peak = measure_mark(registry)
     publish_later = measure_publish(writer, published[N_TIMES:])
 
-
-def spread(times):
-    return [min(times), statistics.median(times), max(times)]
-
-
 figures = {
     "engine": "PostgreSQL" if database else "SQLite",
     "n_chunks": n_checkpoints * n_chunks,
     "n_checkpoints": n_checkpoints,
+    "database_bytes": database_bytes(),
     "first_missing_ms": first_missing,
     "missing_ms": spread(missing),
     "publish_ms": spread(publish),

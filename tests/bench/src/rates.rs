@@ -24,6 +24,15 @@ pub(crate) struct Writing {
     pub(crate) wall: f64,
 }
 
+/// The work of a push or a pull that can't be left out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// On all cores together.
+    pub(crate) core_s: f64,
+    /// On all cores at once, or what writing takes, whichever is longer.
+    pub(crate) wall_s: f64,
+}
+
 /// Core-seconds for a byte of each kind of work.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rates {
@@ -39,24 +48,27 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Seconds that a push of `raw` bytes can't go below: all of its work on all cores, or the disk, whichever is longer.
-    pub(crate) fn push_s(&self, raw: f64, writing: Writing) -> f64 {
+    /// What a push of `raw` bytes can't go below.
+    pub(crate) fn push(&self, raw: f64, writing: Writing) -> Limit {
         // Client: read, hash as chunk and as file, encode. Server: decode, hash; read back, decode, hash.
         let cpu = self.read + 2.0 * self.sha256 + self.encode + self.decode + self.sha256;
         let cpu = cpu + self.stored * self.read + self.decode + self.sha256;
-        self.bound(raw, cpu, self.stored, writing)
+        self.limit(raw, cpu, self.stored, writing)
     }
 
-    /// Seconds that a pull of `raw` bytes can't go below.
-    pub(crate) fn pull_s(&self, raw: f64, writing: Writing) -> f64 {
+    /// What a pull of `raw` bytes can't go below.
+    pub(crate) fn pull(&self, raw: f64, writing: Writing) -> Limit {
         // Server: read. Client: decode, hash, write.
         let cpu = self.stored * self.read + self.decode + self.sha256;
-        self.bound(raw, cpu, 1.0, writing)
+        self.limit(raw, cpu, 1.0, writing)
     }
 
-    fn bound(&self, raw: f64, cpu: f64, written: f64, writing: Writing) -> f64 {
-        let cpu_s = (cpu + written * writing.cpu) / self.n_cores as f64;
-        raw * cpu_s.max(written * writing.wall)
+    fn limit(&self, raw: f64, cpu: f64, written: f64, writing: Writing) -> Limit {
+        let core_s = raw * (cpu + written * writing.cpu);
+        Limit {
+            core_s,
+            wall_s: (core_s / self.n_cores as f64).max(raw * written * writing.wall),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::process::Taken;
-use crate::rates::Writing;
+use crate::rates::Limit;
 use crate::transfer::Round;
 
 /// All rounds by size in MiB and destination, in the order that they were made.
@@ -47,15 +47,14 @@ of entropy in the exponent, no chunk twice, so deduplication can do nothing), re
 address, client and server on the same cores. A push ends when the registry has read every file back from its store and
 compared its SHA-256; a pull ends when every file was compared and fsynced. Everything is fsynced on disk. restic encrypts,
 which Fineline does not; it does not compare what it wrote with what it read, and does not fsync what it restores. Peers run
-in the same rounds, one after the other, each into an empty place and after 15 s of rest. `huggingface_hub` against the Hub is not here: it needs the
-internet, which the machine does not have.
+in the same rounds, one after the other, each into an empty place and after 15 s of rest. `huggingface_hub` against the Hub is not
+here: it needs the internet, which the machine does not have.
 
 **The limit** is the sum of the work that can't be left out, in core-seconds that were measured in the same round on all cores
-at once (`tests/bench/src/rates.rs`; SHA-256 by `openssl speed`; writing by plain files of as many bytes, after the same rest), over the
-cores, or the time that such files take where that is longer. Push:
-the client reads, hashes twice (chunks, files) and encodes; the server decodes, hashes, writes with fsync, reads back, decodes,
-hashes. Pull: the server reads; the client decodes, hashes, writes with fsync. HTTP, the kernel's copies over the loopback
-address and the database are not in it: they are what is left.
+at once (`tests/bench/src/rates.rs`; SHA-256 by `openssl speed`; writing by plain files of as many bytes, after the same rest), over
+the cores, or the time that such files take where that is longer. Push: the client reads, hashes twice (chunks, files) and encodes;
+the server decodes, hashes, writes with fsync, reads back, decodes, hashes. Pull: the server reads; the client decodes, hashes,
+writes with fsync. HTTP, the kernel's copies over the loopback address and the database are not in it: they are what is left.
 ";
 
 fn section(page: &mut String, mib: u64, place: &str, rounds: &[Round]) {
@@ -77,22 +76,22 @@ fn section(page: &mut String, mib: u64, place: &str, rounds: &[Round]) {
             cell(&rate, 0)
         );
     };
-    limit("push", &push_limit_s, page);
+    limit("push", &|round| push_limit(round).wall_s, page);
     row(
         page,
         "**fineline push**",
         rounds,
         |round| (round.push, Some(round.push_server)),
-        |round| Some(push_limit_s(round)),
+        |round| Some(push_limit(round).wall_s),
     );
     row(page, "restic backup", rounds, |round| (round.backup, None), |_| None);
-    limit("pull", &pull_limit_s, page);
+    limit("pull", &|round| pull_limit(round).wall_s, page);
     row(
         page,
         "**fineline pull**",
         rounds,
         |round| (round.pull, Some(round.pull_server)),
-        |round| Some(pull_limit_s(round)),
+        |round| Some(pull_limit(round).wall_s),
     );
     row(page, "restic restore", rounds, |round| (round.restore, None), |_| None);
     row(
@@ -172,27 +171,13 @@ fn profile(page: &mut String, rounds: &[Round]) {
         gib(&|round| raw(round) * round.pull_writing.wall),
         gib(&|round| raw(round) * round.rates.stored * round.push_writing.wall),
     );
-    let rest = |cpu: f64, limit_s: f64, round: &Round| cpu - limit_s * round.rates.n_cores as f64;
     for (name, taken, limit) in [
         (
             "Push",
             (|round: &Round| (round.push, round.push_server)) as fn(&Round) -> (Taken, Taken),
-            // Whatever the disk takes: here the processors count.
-            (|round: &Round| {
-                round
-                    .rates
-                    .push_s(round.raw_bytes as f64, cores_alone(round.push_writing))
-            }) as fn(&Round) -> f64,
+            push_limit as fn(&Round) -> Limit,
         ),
-        (
-            "Pull",
-            |round| (round.pull, round.pull_server),
-            |round| {
-                round
-                    .rates
-                    .pull_s(round.raw_bytes as f64, cores_alone(round.pull_writing))
-            },
-        ),
+        ("Pull", |round| (round.pull, round.pull_server), pull_limit),
     ] {
         let _ = writeln!(
             page,
@@ -201,21 +186,17 @@ fn profile(page: &mut String, rounds: &[Round]) {
             gib(&|round| taken(round).0.system_s),
             gib(&|round| taken(round).1.user_s),
             gib(&|round| taken(round).1.system_s),
-            gib(&|round| rest(taken(round).0.cpu_s() + taken(round).1.cpu_s(), limit(round), round)),
+            gib(&|round| taken(round).0.cpu_s() + taken(round).1.cpu_s() - limit(round).core_s),
         );
     }
 }
 
-fn push_limit_s(round: &Round) -> f64 {
-    round.rates.push_s(round.raw_bytes as f64, round.push_writing)
+fn push_limit(round: &Round) -> Limit {
+    round.rates.push(round.raw_bytes as f64, round.push_writing)
 }
 
-fn pull_limit_s(round: &Round) -> f64 {
-    round.rates.pull_s(round.raw_bytes as f64, round.pull_writing)
-}
-
-fn cores_alone(writing: Writing) -> Writing {
-    Writing { wall: 0.0, ..writing }
+fn pull_limit(round: &Round) -> Limit {
+    round.rates.pull(round.raw_bytes as f64, round.pull_writing)
 }
 
 fn values(rounds: &[Round], of: impl Fn(&Round) -> f64) -> Vec<f64> {
