@@ -5,8 +5,9 @@
 #   FUZZ_SECONDS=600             how long each fuzz target runs; 60 when it is not set
 #   FUZZ_ONLY=1                  the fuzz targets alone
 #
-# Beside the quick ring: everything that tests/full has a script for, 400 sequences of the store's model on each engine, and
-# the fuzz targets; the registry with many rows, and the memory of long transfers. No skip is allowed here: what could not run is named at the end with the reason, and the exit is not 0.
+# Beside the quick ring: everything that tests/full has a script for, 400 sequences of the store's model on each engine, the
+# registry with many rows, the memory of long transfers, and the fuzz targets. No skip is allowed here: what could not run is
+# named at the end with the reason, and the exit is not 0. The registry with many rows wants huge pages (tests/bench/scale.sh).
 #
 # Fuzzing needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and a C++ compiler. What it finds lies in
 # tests/fuzz/artifacts; the inputs that it grows are kept beside the build and are where the next run begins.

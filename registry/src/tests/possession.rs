@@ -54,6 +54,42 @@ async fn what_is_named_after_a_collection_began_is_passed_over_by_it() {
 }
 
 #[tokio::test]
+async fn what_is_going_is_taken_back_among_thousands() {
+    // Given more chunks than one statement asks for, the first let go of and the last condemned
+    let fixture = Fixture::new().await;
+    let owner = fixture.run("lab/run").await;
+    let chunks = (0..1100_u32)
+        .map(|n| Bytes::copy_from_slice(&n.to_le_bytes()))
+        .collect();
+    let large = TestFile { path: "a.bin", chunks };
+    owner.push(1, std::slice::from_ref(&large)).await.unwrap();
+    let mut digests: Vec<Digest> = large.chunks.iter().map(|bytes| Digest::of(bytes)).collect();
+    digests.sort_unstable();
+    let [released, condemned] = [digests[0], digests[1099]].map(|digest| fixture.literal(digest.as_bytes()));
+    fixture
+        .sql(&format!(
+            "UPDATE possession SET released_at_ms = 1 WHERE digest = {released}"
+        ))
+        .await;
+    let condemn = "UPDATE frame SET state = 'condemned', condemned_at_ms = 1";
+    fixture
+        .sql(&format!("{condemn} WHERE chunk_digest = {condemned}"))
+        .await;
+    let reader = fixture.app.db.reader();
+    let going = async || {
+        let possessed = db::collect::possessed(reader, owner.run.id, None, 2000).await.unwrap();
+        let n_released = possessed.iter().filter(|row| row.released).count();
+        (n_released, db::frame::any_condemned(reader, &digests).await.unwrap())
+    };
+    assert_eq!(going().await, (1, true));
+
+    let missing = chunk::missing(&fixture.app, &owner.caller, digests.clone()).await;
+
+    assert_eq!(missing.unwrap(), []);
+    assert_eq!(going().await, (0, false));
+}
+
+#[tokio::test]
 async fn bytes_that_were_only_put_are_the_writers_alone() {
     let fixture = Fixture::new().await;
     let owner = fixture.run("lab/run").await;
