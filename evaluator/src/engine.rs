@@ -29,6 +29,17 @@ pub struct Answer {
     pub is_greedy: bool,
 }
 
+/// A text that is to go on from a prompt, greedily.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// What stands before.
+    pub prompt: String,
+    /// Texts that end it; what comes of the first is cut off.
+    pub until: Vec<String>,
+    /// Tokens at most.
+    pub max_tokens: usize,
+}
+
 /// What an engine is, for a score's provenance.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -58,6 +69,12 @@ pub trait Engine: Send {
     /// # Errors
     /// As [`Engine::loglikelihood`].
     fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>>;
+
+    /// The text that goes on from each prompt.
+    ///
+    /// # Errors
+    /// As [`Engine::loglikelihood`].
+    fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>>;
 
     /// What it is.
     fn describe(&self) -> Description;
@@ -262,6 +279,10 @@ impl Engine for CandleEngine {
         }
         let answers = self.score(rows, documents.len(), progress)?;
         Ok(answers.into_iter().map(|answer| answer.log_likelihood).collect())
+    }
+
+    fn generate_until(&mut self, _: &[Generation], _: Progress<'_>) -> Result<Vec<String>> {
+        anyhow::bail!("in the making")
     }
 
     fn describe(&self) -> Description {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use fineline_evaluator::engine::{Answer, Description, Engine, Progress};
+use fineline_evaluator::engine::{Answer, Description, Engine, Generation, Progress};
 use fineline_evaluator::worker::LoadEngine;
 use fineline_format::suite::EvalDtype;
 
@@ -36,6 +36,12 @@ impl Engine for FakeEngine {
             .iter()
             .map(|document| PER_BYTE * document.len() as f64)
             .collect())
+    }
+
+    fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>> {
+        progress(requests.len() as u64)?;
+        let last_word = |request: &Generation| request.prompt.split(' ').next_back().unwrap_or_default().to_owned();
+        Ok(requests.iter().map(last_word).collect())
     }
 
     fn describe(&self) -> Description {

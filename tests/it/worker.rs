@@ -96,6 +96,10 @@ impl Engine for Held {
         FakeEngine.loglikelihood_rolling(asked, told)
     }
 
+    fn generate_until(&mut self, asked: &[Generation], told: Progress<'_>) -> anyhow::Result<Vec<String>> {
+        FakeEngine.generate_until(asked, told)
+    }
+
     fn describe(&self) -> Description {
         FakeEngine.describe()
     }
@@ -143,6 +147,10 @@ impl Engine for Lasting {
 
     fn loglikelihood_rolling(&mut self, _: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
         FakeEngine.loglikelihood_rolling(&[], told)
+    }
+
+    fn generate_until(&mut self, asked: &[Generation], told: Progress<'_>) -> anyhow::Result<Vec<String>> {
+        FakeEngine.generate_until(asked, told)
     }
 
     fn describe(&self) -> Description {
