@@ -95,6 +95,7 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     let engine_options = EngineOptions {
         dtype,
         max_batch_tokens: options.batch_tokens,
+        ..EngineOptions::default()
     };
     let load = Arc::clone(load);
     let loading = tokio::task::spawn_blocking(move || {

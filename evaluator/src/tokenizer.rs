@@ -16,6 +16,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<String>,
     prefix: u32,
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -42,17 +43,34 @@ impl Tokenizer {
         };
         let (bos, eos) = (special("bos_token")?, special("eos_token")?);
         let id = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
-        let prefix = id(&bos)
-            .or(config.bos_token_id)
-            .or_else(|| id(&eos))
-            .or(config.eos_token_id);
+        let ends: Vec<u32> = id(&eos).into_iter().chain(config.eos_token_id).collect();
+        let prefix = id(&bos).or(config.bos_token_id).or_else(|| ends.first().copied());
         let prefix = prefix.context("the tokenizer has neither a BOS nor an EOS token to begin a text with")?;
-        Ok(Self { inner, bos, prefix })
+        Ok(Self {
+            inner,
+            bos,
+            prefix,
+            ends,
+        })
     }
 
     /// The token that stands for an empty context: BOS, else EOS.
     pub fn prefix(&self) -> u32 {
         self.prefix
+    }
+
+    /// Whether a text that is made ends with this token.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
+    }
+
+    /// The text of tokens, without special ones.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let text = self.inner.decode(tokens, true);
+        text.map_err(|error| anyhow!("tokenizer: {error}"))
     }
 
     /// The tokens of a text, with the special ones that the tokenizer adds; a text that begins with BOS as it is.

@@ -16,8 +16,9 @@ use fineline_client::{Client, Error};
 use fineline_format::suite::EvalDtype;
 use uuid::Uuid;
 
+use crate::candle::engine::CandleEngine;
 use crate::config::ARCHITECTURE;
-use crate::engine::{CandleEngine, Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions};
 use crate::evaluation::evaluate;
 use crate::task::VERSION;
 
@@ -48,8 +49,8 @@ pub struct WorkerOptions {
     /// Folder for the checkpoint at hand; the system's temporary one when absent.
     #[arg(long)]
     pub scratch: Option<PathBuf>,
-    /// Tokens of a batch, padding included.
-    #[arg(long, default_value_t = 4096)]
+    /// Tokens of a batch at most.
+    #[arg(long, default_value_t = 2048)]
     pub batch_tokens: usize,
     /// End when there is no work.
     #[arg(long)]

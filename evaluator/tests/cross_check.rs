@@ -4,7 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::llama::{Cache, Llama as Theirs, LlamaConfig};
+use candle_transformers::models::llama::{Cache as TheirCache, Llama as Theirs, LlamaConfig};
+use fineline_evaluator::candle::batch::{Batch, Cache};
 use fineline_evaluator::candle::llama::Llama;
 use fineline_evaluator::config::Config;
 use fineline_evaluator::weights::Weights;
@@ -28,8 +29,9 @@ fn last_position_logits_are_candle_transformers() {
     let ours = Llama::load(&config, weights, DType::F32, &Device::Cpu).unwrap();
     for length in [1usize, 7, 100, 500] {
         let ids: Vec<u32> = (0..length as u32).map(|i| 1 + i * 37 % 511).collect();
+        let batch = Batch::of(&ids);
         let ids = Tensor::from_vec(ids, (1, length), &Device::Cpu).unwrap();
-        let mut cache = Cache::new(false, DType::F32, &theirs_config, &Device::Cpu).unwrap();
+        let mut cache = TheirCache::new(false, DType::F32, &theirs_config, &Device::Cpu).unwrap();
         let expected: Vec<f32> = theirs
             .forward(&ids, 0, &mut cache)
             .unwrap()
@@ -37,7 +39,8 @@ fn last_position_logits_are_candle_transformers() {
             .unwrap()
             .to_vec1()
             .unwrap();
-        let hidden = ours.forward(&ids).unwrap().i((0, length - 1..length)).unwrap();
+        let hidden = ours.forward(&batch, &mut Cache::default(), &mut || Ok(())).unwrap();
+        let hidden = hidden.i(length - 1..length).unwrap();
         let logits: Vec<f32> = ours.logits(&hidden).unwrap().i(0).unwrap().to_vec1().unwrap();
         let largest = expected
             .iter()

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{Device, Tensor};
+use fineline_evaluator::candle::batch::{Batch, Cache};
 use fineline_evaluator::candle::llama::Llama;
 use fineline_evaluator::config::Config;
 use fineline_evaluator::demo::checkpoint::{self, State};
@@ -89,7 +90,8 @@ fn a_saved_step_is_read_back_by_the_evaluator_as_the_same_model() {
         .unwrap()
         .to_vec1()
         .unwrap();
-    let hidden = llama.forward(&rows).unwrap().squeeze(0).unwrap();
+    let batch = Batch::of(&ids);
+    let hidden = llama.forward(&batch, &mut Cache::default(), &mut || Ok(())).unwrap();
     let read: Vec<f32> = llama.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     let largest = trained
         .iter()

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use fineline_evaluator::engine::{CandleEngine, Engine, EngineOptions};
+use fineline_evaluator::candle::engine::CandleEngine;
+use fineline_evaluator::engine::{Engine, EngineOptions};
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_format::task::TaskFile;
 use proptest::prelude::*;

@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 
 use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
-use fineline_evaluator::engine::{Answer, CandleEngine, Description, Engine, EngineOptions, Progress};
+use fineline_evaluator::candle::engine::CandleEngine;
+use fineline_evaluator::engine::{Answer, Description, Engine, EngineOptions, Generation, Progress};
 use fineline_registry::serve::LeaseOptions;
 use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite};
 

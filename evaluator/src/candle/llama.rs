@@ -1,17 +1,26 @@
-//! LLaMA's forward pass on candle: token ids to hidden states, and hidden states to logits where they are wanted.
+//! LLaMA's forward pass on candle: a batch's tokens to hidden states, and hidden states to logits where they are wanted.
 //!
-//! Ours and not candle-transformers': that gives the last position only and takes no ragged batch. Rows are padded on
-//! the right; under the causal mask a position never sees what stands behind it, so padding changes nothing before it.
+//! Ours and not candle-transformers': that gives the last position only and takes no ragged batch. Here the rows of a batch
+//! are tokens of any inputs, without padding ([`Batch`]); only attention knows which belong together.
 //!
-//! Shapes: B rows, T positions, H hidden, K key-value heads, G query heads of each, D head width, V vocabulary.
+//! On the CPU numbers are float32 whatever the dtype: a narrower one is rounded to where it would be stored, so that it costs
+//! what float32 does.
+//!
+//! Shapes: N rows, H hidden, K key-value heads, D head width, V vocabulary.
 
-use anyhow::Result;
-use candle_core::{D, DType, Device, Tensor};
-use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::ops::{rms_norm, silu};
 use candle_nn::rotary_emb::rope;
 
+use super::attention::{self, Heads};
+use super::batch::{Batch, Cache};
+use super::host;
 use crate::config::Config;
 use crate::weights::Weights;
+
+/// Asked between the layers whether to go on; its error ends the work.
+pub type Check<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// A LLaMA with its weights.
 #[derive(Debug)]
@@ -50,18 +59,18 @@ impl Llama {
     /// When a tensor is missing, has another shape, or is left over.
     pub fn load(config: &Config, mut weights: Weights, dtype: DType, device: &Device) -> Result<Self> {
         let (h, d) = (config.hidden_size, config.head_dim);
-        let embedding = weights.take("model.embed_tokens.weight", &[config.vocab_size, h])?;
+        // Already rounded to the dtype.
+        let computed = if device.is_cpu() { DType::F32 } else { dtype };
+        let mut take =
+            |name: &str, shape: &[usize]| -> Result<Tensor> { Ok(weights.take(name, shape)?.to_dtype(computed)?) };
+        let embedding = take("model.embed_tokens.weight", &[config.vocab_size, h])?;
         let head = match config.tied {
             true => embedding.t()?.contiguous()?,
-            false => weights
-                .take("lm_head.weight", &[config.vocab_size, h])?
-                .t()?
-                .contiguous()?,
+            false => take("lm_head.weight", &[config.vocab_size, h])?.t()?.contiguous()?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for i in 0..config.n_layers {
-            let mut take =
-                |name: &str, shape: &[usize]| weights.take(&format!("model.layers.{i}.{name}.weight"), shape);
+            let mut take = |name: &str, shape: &[usize]| take(&format!("model.layers.{i}.{name}.weight"), shape);
             let (q_dim, kv_dim, m) = (config.n_heads * d, config.n_kv_heads * d, config.intermediate_size);
             let attention_norm = take("input_layernorm", &[h])?;
             let mlp_norm = take("post_attention_layernorm", &[h])?;
@@ -80,42 +89,54 @@ impl Llama {
                 down: matrix("mlp.down_proj", h, m)?,
             });
         }
-        let norm = weights.take("model.norm.weight", &[h])?;
+        let norm = take("model.norm.weight", &[h])?;
         weights.finish(config.tied)?;
-        let (cos, sin) = rotary(config, dtype, device)?;
+        let (cos, sin) = rotary(config, device)?;
+        let table = |table: Tensor| -> Result<Tensor> { Ok(table.to_dtype(dtype)?.to_dtype(computed)?) };
         Ok(Self {
             config: config.clone(),
             embedding,
             layers,
             norm,
             head,
-            cos,
-            sin,
+            cos: table(cos)?,
+            sin: table(sin)?,
             dtype,
             device: device.clone(),
         })
     }
 
-    /// Hidden states [B, T, H] of token ids [B, T] behind the last norm.
+    /// Hidden states [N, H] of a batch behind the last norm. What the batch looks back at is read from `cache`, and what it
+    /// keeps is put there; `check` is asked several times a layer.
     ///
     /// # Errors
-    /// When T is beyond the model's length, or the device fails.
-    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let (b, t) = ids.dims2()?;
-        anyhow::ensure!(
-            t <= self.config.max_length,
-            "{t} tokens are more than the model's {}",
+    /// When a position is beyond the model's length, the device fails, or `check` says so.
+    pub fn forward(&self, batch: &Batch, cache: &mut Cache, check: Check<'_>) -> Result<Tensor> {
+        let beyond = batch
+            .positions
+            .iter()
+            .find(|&&at| at as usize >= self.config.max_length);
+        ensure!(
+            beyond.is_none(),
+            "position {beyond:?} is beyond the model's {} tokens",
             self.config.max_length
         );
-        let flat = self.embedding.index_select(&ids.flatten_all()?, 0)?;
-        let mut x = flat.reshape((b, t, self.config.hidden_size))?;
-        let mask = self.mask(t)?;
-        for layer in &self.layers {
+        let ids = Tensor::new(batch.ids.as_slice(), &self.device)?;
+        let positions = Tensor::new(batch.positions.as_slice(), &self.device)?;
+        let angles = (
+            self.cos.index_select(&positions, 0)?,
+            self.sin.index_select(&positions, 0)?,
+        );
+        let mut x = self.embedding.index_select(&ids, 0)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            check()?;
             let normed = self.normed(&x, &layer.attention_norm)?;
-            x = (x + self.attention(layer, &normed, &mask)?)?;
+            let seen = self.attention(i, &normed, &angles, batch, cache)?;
+            x = self.settle((x + self.settle(seen.matmul(&layer.o)?)?)?)?;
+            check()?;
             let normed = self.normed(&x, &layer.mlp_norm)?;
-            let inner = (silu(&times(&normed, &layer.gate)?)? * times(&normed, &layer.up)?)?;
-            x = (x + times(&inner, &layer.down)?)?;
+            let inner = self.gated(&normed, layer)?;
+            x = self.settle((x + self.settle(inner.matmul(&layer.down)?)?)?)?;
         }
         self.normed(&x, &self.norm)
     }
@@ -125,67 +146,107 @@ impl Llama {
     /// # Errors
     /// When the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.matmul(&self.head)?.to_dtype(DType::F32)?)
+        Ok(self.settle(hidden.matmul(&self.head)?)?.to_dtype(DType::F32)?)
+    }
+
+    /// Rounds what a narrower dtype would have been stored as.
+    fn settle(&self, x: Tensor) -> Result<Tensor> {
+        if self.device.is_cpu() && self.dtype != DType::F32 {
+            return Ok(x.to_dtype(self.dtype)?.to_dtype(DType::F32)?);
+        }
+        Ok(x)
     }
 
     /// RMSNorm, computed in float32 whatever the dtype (Zhang and Sennrich, 2019).
     fn normed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let eps = self.config.rms_norm_eps as f32;
-        if self.dtype == DType::F32 {
-            return Ok(rms_norm(&x.contiguous()?, weight, eps)?);
+        let wide = x.to_dtype(DType::F32)?;
+        let normed = rms_norm(&wide, &weight.to_dtype(DType::F32)?, eps)?;
+        self.settle(normed.to_dtype(x.dtype())?)
+    }
+
+    /// silu(x · gate) · (x · up).
+    fn gated(&self, x: &Tensor, layer: &Layer) -> Result<Tensor> {
+        let (gate, up) = (self.settle(x.matmul(&layer.gate)?)?, self.settle(x.matmul(&layer.up)?)?);
+        if !self.device.is_cpu() {
+            return Ok((silu(&gate)? * up)?);
         }
-        let wide = x.to_dtype(DType::F32)?.contiguous()?;
-        Ok(rms_norm(&wide, &weight.to_dtype(DType::F32)?, eps)?.to_dtype(self.dtype)?)
+        let (mut numbers, shape) = (on_host(&gate)?, gate.shape().clone());
+        host::gated(&mut numbers, &on_host(&up)?);
+        self.settle(Tensor::from_vec(numbers, shape, &self.device)?)
     }
 
-    fn attention(&self, layer: &Layer, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
-        let (k_heads, d) = (self.config.n_kv_heads, self.config.head_dim);
-        let group = self.config.n_heads / k_heads;
-        let heads =
-            |y: Tensor, n: usize| -> Result<Tensor> { Ok(y.reshape((b, t, n, d))?.transpose(1, 2)?.contiguous()?) };
-        let (cos, sin) = (self.cos.narrow(0, 0, t)?, self.sin.narrow(0, 0, t)?);
-        let q = rope(&heads(times(x, &layer.q)?, self.config.n_heads)?, &cos, &sin)?;
-        let k = rope(&heads(times(x, &layer.k)?, k_heads)?, &cos, &sin)?;
-        let v = heads(times(x, &layer.v)?, k_heads)?;
-        // The G query heads of a key-value head are rows of one product, so keys and values are never repeated.
-        let q = q.reshape((b, k_heads, group * t, d))?;
-        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)? * (1.0 / (d as f64).sqrt()))?;
-        let scores = scores.reshape((b, k_heads * group, t, t))?.broadcast_add(mask)?;
-        let weights = softmax_last_dim(&scores)?.to_dtype(self.dtype)?;
-        let mixed = weights.reshape((b, k_heads, group * t, t))?.matmul(&v)?;
-        let mixed = mixed
-            .reshape((b, k_heads * group, t, d))?
-            .transpose(1, 2)?
-            .contiguous()?;
-        times(&mixed.reshape((b, t, k_heads * group * d))?, &layer.o)
+    /// What the rows of layer `i` see of their inputs: [N, heads · D].
+    fn attention(
+        &self,
+        i: usize,
+        x: &Tensor,
+        angles: &(Tensor, Tensor),
+        batch: &Batch,
+        cache: &mut Cache,
+    ) -> Result<Tensor> {
+        let layer = &self.layers[i];
+        let heads = Heads {
+            n: self.config.n_heads,
+            n_kv: self.config.n_kv_heads,
+            dim: self.config.head_dim,
+        };
+        let [queries, keys, values] = [&layer.q, &layer.k, &layer.v].map(|weight| x.matmul(weight));
+        let (queries, keys, values) = (self.settle(queries?)?, self.settle(keys?)?, self.settle(values?)?);
+        let (queries, keys) = (
+            self.rotated(queries, heads.n, angles)?,
+            self.rotated(keys, heads.n_kv, angles)?,
+        );
+        let seen = if self.device.is_cpu() {
+            let numbers = (on_host(&queries)?, on_host(&keys)?, on_host(&values)?);
+            let settle: Option<fn(f32) -> f32> = match self.dtype {
+                DType::BF16 => Some(|x| half::bf16::from_f32(x).to_f32()),
+                DType::F16 => Some(|x| half::f16::from_f32(x).to_f32()),
+                _ => None,
+            };
+            let seen = attention::on_host(heads, batch, (&numbers.0, &numbers.1, &numbers.2), cache, i, settle)?;
+            attention::keep_on_host(batch, cache, i, heads.n_kv * heads.dim, &numbers.1, &numbers.2);
+            Tensor::from_vec(seen, queries.shape().clone(), &self.device)?
+        } else {
+            let seen = attention::on_device(heads, batch, (&queries, &keys, &values), cache, i)?;
+            attention::keep_on_device(batch, cache, i, &keys, &values)?;
+            seen
+        };
+        self.settle(seen)
     }
 
-    /// 0 where a position may look, minus infinity behind it: [T, T].
-    fn mask(&self, t: usize) -> Result<Tensor> {
-        let row = |i: usize| (0..t).map(move |j| if j <= i { 0.0 } else { f32::NEG_INFINITY });
-        Ok(Tensor::from_vec(
-            (0..t).flat_map(row).collect::<Vec<_>>(),
-            (t, t),
-            &self.device,
-        )?)
+    /// Rotary embedding (Su et al., 2021) of [N, heads · D] by cos and sin [N, D / 2].
+    fn rotated(&self, x: Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
+        let (n, width) = x.dims2()?;
+        if self.device.is_cpu() {
+            let mut numbers = on_host(&x)?;
+            host::rotate(
+                &mut numbers,
+                width,
+                self.config.head_dim,
+                &on_host(cos)?,
+                &on_host(sin)?,
+            );
+            return self.settle(Tensor::from_vec(numbers, (n, width), &self.device)?);
+        }
+        let heads = x.reshape((1, n, n_heads, self.config.head_dim))?.transpose(1, 2)?;
+        let turned = rope(&heads.contiguous()?, cos, sin)?;
+        Ok(turned.transpose(1, 2)?.contiguous()?.reshape((n, width))?)
     }
 }
 
-/// [.., in] times [in, out], as one flat product.
-fn times(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (b, t, inner) = x.dims3()?;
-    let out = weight.dim(D::Minus1)?;
-    Ok(x.reshape((b * t, inner))?.matmul(weight)?.reshape((b, t, out))?)
+/// A tensor's numbers, row by row.
+fn on_host(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.flatten_all()?.to_vec1()?)
 }
 
-/// cos and sin of position times frequency, frequency i being theta^(-2i / D) (Su et al., 2021), in float32.
-fn rotary(config: &Config, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
+/// cos and sin of position times frequency, frequency i being theta^(-2i / D), in float32.
+fn rotary(config: &Config, device: &Device) -> Result<(Tensor, Tensor)> {
     let half = config.head_dim / 2;
     let frequency = |i: usize| 1.0 / (config.rope_theta as f32).powf(2.0 * i as f32 / config.head_dim as f32);
     let frequencies: Vec<f32> = (0..half).map(frequency).collect();
     let positions: Vec<f32> = (0..config.max_length).map(|position| position as f32).collect();
     let frequencies = Tensor::from_vec(frequencies, (1, half), device)?;
     let angles = Tensor::from_vec(positions, (config.max_length, 1), device)?.matmul(&frequencies)?;
-    Ok((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?))
+    Ok((angles.cos()?, angles.sin()?))
 }

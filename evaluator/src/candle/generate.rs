@@ -1,0 +1,145 @@
+//! Texts that go on from prompts, greedily, many at a time: a batch is the next token of every text in the making, and the
+//! prompts of those that begin. A text that ends makes room for the next.
+//!
+//! As lm-eval does it for a causal model: a prompt keeps its last `max_length - max_tokens` tokens; a text ends at the
+//! tokenizer's or the model's EOS or where one of its `until` stands, and is cut before the first of each in turn.
+//!
+//! **Invariant:** keys and values that are kept stay below `max_kept_bytes`, those of one text and of the prompts' common
+//! beginning aside.
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+
+use super::batch::{Batch, Before, Cache, Key, Source};
+use super::engine::{CandleEngine, Counts};
+use crate::engine::{Generation, Progress};
+
+/// The name under which the common beginning of all prompts is kept; texts have theirs by request.
+const COMMON: Key = usize::MAX;
+
+/// A text in the making.
+struct Text {
+    request: usize,
+    tokens: Vec<u32>,
+    /// Tokens of its prompt behind the common beginning.
+    n_prompt: usize,
+}
+
+/// The text that goes on from each prompt.
+pub(super) fn generate(
+    engine: &mut CandleEngine,
+    requests: &[Generation],
+    progress: Progress<'_>,
+) -> Result<Vec<String>> {
+    let prompt = |request: &Generation| prompt(engine, request);
+    let prompts: Vec<Vec<u32>> = requests.par_iter().map(prompt).collect::<Result<_>>()?;
+    let config = &engine.config;
+    let per_token = 8 * config.n_layers * config.n_kv_heads * config.head_dim;
+    let max_kept = engine.options.max_kept_bytes / per_token;
+    let mut cache = Cache::default();
+    let mut done: Vec<Option<String>> = vec![None; requests.len()];
+    let mut n_done = 0;
+
+    let n_common = common(&prompts);
+    let mut counts = Counts::default();
+    if n_common > 0 {
+        let mut batch = Batch::default();
+        batch.push(&prompts[0][..n_common], 0, Vec::new(), Some((COMMON, n_common)));
+        engine.model.forward(&batch, &mut cache, &mut || progress(0))?;
+        counts.n_computed += n_common as u64;
+    }
+    let before_all = |own: Option<(Key, usize)>| -> Vec<Before> {
+        let common = (n_common > 0).then_some((COMMON, n_common));
+        let before = common.into_iter().chain(own).map(|(key, n_tokens)| Before {
+            source: Source::Kept(key),
+            n_tokens,
+        });
+        before.collect()
+    };
+
+    let (mut open, mut next, mut n_reserved): (Vec<Text>, usize, usize) = (Vec::new(), 0, 0);
+    let reserved = |request: usize| prompts[request].len() - n_common + requests[request].max_tokens;
+    while next < requests.len() || !open.is_empty() {
+        let (mut batch, mut rows) = (Batch::default(), Vec::new());
+        for text in &open {
+            let n_kept = text.n_prompt + text.tokens.len() - 1;
+            let last = text.tokens.last().context("a text in the making has a token")?;
+            let before = before_all(Some((text.request, n_kept)));
+            rows.push(batch.push(&[*last], n_common + n_kept, before, Some((text.request, 1))) as u32);
+            counts.n_asked += 1;
+        }
+        while next < requests.len() {
+            let own = &prompts[next][n_common..];
+            let fits = n_reserved + reserved(next) <= max_kept
+                && batch.ids.len() + own.len() <= engine.options.max_batch_tokens;
+            if !fits && !(open.is_empty() && batch.ids.is_empty()) {
+                break;
+            }
+            let first = batch.push(own, n_common, before_all(None), Some((next, own.len())));
+            rows.push((first + own.len() - 1) as u32);
+            counts.n_asked += prompts[next].len() as u64;
+            n_reserved += reserved(next);
+            open.push(Text {
+                request: next,
+                tokens: Vec::new(),
+                n_prompt: own.len(),
+            });
+            next += 1;
+        }
+        let hidden = engine.model.forward(&batch, &mut cache, &mut || progress(n_done))?;
+        counts.n_computed += batch.ids.len() as u64;
+        for (text, token) in open.iter_mut().zip(engine.next(&hidden, &rows)?) {
+            text.tokens.push(token);
+            if let Some(ended) = ended(engine, &requests[text.request], &text.tokens)? {
+                done[text.request] = Some(ended);
+                n_reserved -= reserved(text.request);
+                cache.forget(text.request);
+                n_done += 1;
+            }
+        }
+        open.retain(|text| done[text.request].is_none());
+        progress(n_done)?;
+    }
+    engine.count(counts);
+    let text = |text: Option<String>| text.context("every text has an end");
+    done.into_iter().map(text).collect()
+}
+
+/// The tokens of a prompt.
+fn prompt(engine: &CandleEngine, request: &Generation) -> Result<Vec<u32>> {
+    let (most, max_length) = (request.max_tokens, engine.config.max_length);
+    ensure!(
+        (1..max_length).contains(&most),
+        "{most} tokens are asked for and the model reads {max_length}: ask for fewer"
+    );
+    let mut tokens = engine.tokenizer.encode(&request.prompt)?;
+    if tokens.is_empty() {
+        tokens.push(engine.tokenizer.prefix());
+    }
+    tokens.drain(..tokens.len().saturating_sub(max_length - most));
+    engine.check(&tokens)?;
+    Ok(tokens)
+}
+
+/// Tokens that all prompts begin with, each having one more; 0 where there is only one.
+fn common(prompts: &[Vec<u32>]) -> usize {
+    let [first, rest @ ..] = prompts else { return 0 };
+    if rest.is_empty() {
+        return 0;
+    }
+    let shortest = prompts.iter().map(Vec::len).min().unwrap_or(0);
+    let same = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    rest.iter().map(same).min().unwrap_or(0).min(shortest - 1)
+}
+
+/// The text of the tokens when they have come to an end.
+fn ended(engine: &CandleEngine, request: &Generation, tokens: &[u32]) -> Result<Option<String>> {
+    let text = engine.tokenizer.decode(tokens)?;
+    let until = || request.until.iter().filter(|until| !until.is_empty());
+    let is_last = tokens.len() == request.max_tokens || tokens.last().is_some_and(|&id| engine.tokenizer.is_end(id));
+    if !is_last && !until().any(|until| text.contains(until.as_str())) {
+        return Ok(None);
+    }
+    let cut = |text: String, until: &String| text.split(until.as_str()).next().unwrap_or_default().to_owned();
+    Ok(Some(until().fold(text, cut)))
+}

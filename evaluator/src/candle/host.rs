@@ -1,0 +1,146 @@
+//! What the CPU does in float32 between matrix products, on all cores and without a pass more than it takes.
+
+use rayon::prelude::*;
+
+/// Rows that a task takes.
+const ROWS: usize = 8;
+
+/// e^x, to 2 units in the last place (Cephes' polynomial for 2^f on [-1/2, 1/2]); without a branch, so that the compiler
+/// makes vectors of it. 0 below -87.3, infinity is never given: above 88.3 it is e^88.3. NaN stays NaN.
+#[inline]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Adding and taking away 1.5 · 2^23 rounds to a whole number.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x < -87.3 { -87.3 } else { x };
+    let clamped = if clamped > 88.3 { 88.3 } else { clamped };
+    let n = clamped * std::f32::consts::LOG2_E + ROUND - ROUND;
+    // ln 2 in two parts, the first exact in few bits.
+    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5.000_000_1e-1;
+    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let value = (p * r * r + r + 1.0) * power;
+    if x < -87.3 { 0.0 } else { value }
+}
+
+/// Makes scores the softmax of themselves: weights of sum 1. The largest is taken away first; the sum is in float64.
+pub(crate) fn softmax(scores: &mut [f32]) {
+    let largest = largest(scores);
+    let mut sum = 0.0;
+    for block in scores.chunks_mut(64) {
+        let mut part = 0.0;
+        for score in block {
+            *score = exp(*score - largest);
+            part += *score;
+        }
+        sum += f64::from(part);
+    }
+    let factor = (1.0 / sum) as f32;
+    scores.iter_mut().for_each(|score| *score *= factor);
+}
+
+/// The largest; NaN where there is one.
+fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, &b: &f32| if a > b || a.is_nan() { a } else { b };
+    values.iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// silu(gate) · up in place of the gate, silu(x) = x / (1 + e^-x) (Shazeer, 2020).
+pub(crate) fn gated(gate: &mut [f32], up: &[f32]) {
+    let blocks = gate.par_chunks_mut(4096).zip(up.par_chunks(4096));
+    blocks.for_each(|(gate, up)| {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = *gate / (1.0 + exp(-*gate)) * up;
+        }
+    });
+}
+
+/// Turns the heads of each row by its angles: x [N, heads · D], cos and sin [N, D / 2].
+pub(crate) fn rotate(x: &mut [f32], width: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
+    let half = head_dim / 2;
+    let angles = cos.par_chunks(half * ROWS).zip(sin.par_chunks(half * ROWS));
+    x.par_chunks_mut(width * ROWS)
+        .zip(angles)
+        .for_each(|(rows, (cos, sin))| {
+            let angles = cos.chunks(half).zip(sin.chunks(half));
+            for (row, (cos, sin)) in rows.chunks_mut(width).zip(angles) {
+                for head in row.chunks_mut(head_dim) {
+                    let (first, second) = head.split_at_mut(half);
+                    for i in 0..half {
+                        let (a, b) = (first[i], second[i]);
+                        first[i] = a * cos[i] - b * sin[i];
+                        second[i] = b * cos[i] + a * sin[i];
+                    }
+                }
+            }
+        });
+}
+
+/// What a row of logits says: log-probabilities of tokens, and the likeliest token.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Said {
+    /// Natural, of each token that was asked for.
+    pub(crate) log_probabilities: Vec<f64>,
+    /// The first of equals.
+    pub(crate) likeliest: u32,
+}
+
+/// Reads rows of logits [n, V]: `tokens` are those that each is asked for.
+pub(crate) fn read(logits: &[f32], vocabulary: usize, tokens: &[Vec<u32>]) -> Vec<Said> {
+    let rows = logits.par_chunks(vocabulary).zip(tokens);
+    rows.map(|(row, tokens)| said(row, tokens)).collect()
+}
+
+fn said(row: &[f32], tokens: &[u32]) -> Said {
+    let largest = largest(row);
+    let likeliest = row.iter().position(|&logit| logit == largest).unwrap_or(0);
+    let part = |block: &[f32]| block.iter().map(|&logit| exp(logit - largest)).sum::<f32>();
+    let sum: f64 = row.chunks(64).map(|block| f64::from(part(block))).sum();
+    let all = f64::from(largest) + sum.ln();
+    Said {
+        log_probabilities: tokens
+            .iter()
+            .map(|&token| f64::from(row[token as usize]) - all)
+            .collect(),
+        likeliest: likeliest as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_that_of_the_standard_library() {
+        let mut worst = 0.0_f32;
+        for i in -87_000..=88_000 {
+            let x = i as f32 / 1000.0;
+            worst = worst.max((exp(x) / x.exp() - 1.0).abs());
+        }
+        assert!(worst < 2.5e-7, "{worst}");
+        assert_eq!((exp(0.0), exp(-1e9), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_softmax_has_the_sum_one_whatever_is_added() {
+        let mut scores: Vec<f32> = (0..4096).map(|i| 1e4 + (i % 7) as f32).collect();
+        softmax(&mut scores);
+        let sum: f64 = scores.iter().map(|&weight| f64::from(weight)).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    }
+
+    #[test]
+    fn logits_are_read_as_log_probabilities() {
+        let logits = [0.0, (3.0_f32).ln(), 0.0, 5.0, 5.0, 5.0];
+        let said = read(&logits, 3, &[vec![1, 0], vec![2]]);
+        assert!((said[0].log_probabilities[0] - 0.6_f64.ln()).abs() < 1e-6);
+        assert!((said[0].log_probabilities[1] - 0.2_f64.ln()).abs() < 1e-6);
+        assert_eq!((said[0].likeliest, said[1].likeliest), (1, 0));
+        assert!(read(&[f32::NAN, 0.0], 2, &[vec![1]])[0].log_probabilities[0].is_nan());
+    }
+}
