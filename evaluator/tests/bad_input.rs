@@ -167,12 +167,58 @@ const DOCUMENTS: &[Case] = &[
     ("NaN", "line 1 of split `test`", || {
         prepare("q", "c", r#"{"q": NaN, "c": []}"#)
     }),
-    ("deep", "recursion limit", || prepare("q", "c", &"[".repeat(1 << 20))),
+    ("deep", "recursion limit", || {
+        prepare("q", "c", &format!("{{\"q\":{}", "[".repeat(1 << 20)))
+    }),
+    ("a deep array", "is no array of documents", || {
+        prepare("q", "c", &"[".repeat(1 << 20))
+    }),
+    ("an array with a number", "item 2 of split `test` is no object", || {
+        prepare("q", "c", &format!("[{DOCUMENT}, 1]"))
+    }),
     ("a list", "is no object", || prepare("q", "c", "[1]")),
     ("5 MB", "4194304 are the most", || {
         prepare("q", "c", &json!({"q": "x".repeat(5 << 20)}).to_string())
     }),
     ("none", "no documents", || prepare("q", "c", "\n\n")),
+    ("a CSV of uneven rows", "row 2 of split `test`", || {
+        generate("dataset_path: csv", "q,a\n1,2\n1\n", "")
+    }),
+    ("a CSV of many columns", "1000 are the most", || {
+        generate("dataset_path: csv", &"a,".repeat(2000), "")
+    }),
+    ("a CSV with long names", "more than 128 bytes", || {
+        generate("dataset_path: csv", &"a".repeat(1 << 20), "")
+    }),
+];
+
+/// A task that generates, over a document or a CSV file.
+fn generate(path: &str, documents: &str, extra: &str) -> Result<(), String> {
+    let end = if path.ends_with("csv") { "csv" } else { "jsonl" };
+    let yaml = format!(
+        "task: t\n{path}\ndataset_kwargs: {{data_files: {{test: t.{end}}}}}\ntest_split: test\n\
+         doc_to_text: q\ndoc_to_target: a\n{extra}\n"
+    );
+    let data = BTreeMap::from([("test".to_owned(), vec![documents.as_bytes().to_vec()])]);
+    let prepared = PreparedTask::new(&yaml, &data, Overrides::default());
+    prepared.map(drop).map_err(|error| format!("{error:#}"))
+}
+
+fn filter(pattern: &str) -> Result<(), String> {
+    let filter = json!([{"name": "f", "filter": [
+        {"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}
+    ]}]);
+    let extra = format!("filter_list: {filter}");
+    generate("dataset_path: json", r#"{"q": "x", "a": "y"}"#, &extra)
+}
+
+const PATTERNS: &[Case] = &[
+    ("open", "filter `f`: pattern `(`", || filter("(")),
+    ("a billion states", "can't be used", || filter(r"(\w{1000}){1000}")),
+    ("20 kB", "4096 are the most", || filter(&"a".repeat(20_000))),
+    ("deep", "filter `f`", || filter(&"(".repeat(4000))),
+    ("a range that goes down", "goes down", || filter("[z-a]")),
+    ("an escape that is none", "`\\q` is not understood", || filter(r"\q")),
 ];
 
 const CONFIGS: &[Case] = &[
@@ -208,7 +254,15 @@ fn what_loops_or_grows_is_refused_in_words_in_bounded_time_and_memory() {
     template("{% if q is defined and q is not in(['', 'x']) and not (q == '') %}Q: {{ q.strip()|replace('[x]', '') }}{% for x in c %}\n{{ loop.index }}. {{ x ~ '.' }}{% endfor %}{# ok #}{% endif %}").unwrap();
     prepare("{{ q[0]|upper + q[1:] }}", "{{ [c[0], c[1]|lower] }}", DOCUMENT).unwrap();
     let mut wrong = Vec::new();
-    for (group, cases) in [("template", TEMPLATES), ("document", DOCUMENTS), ("config", CONFIGS)] {
+    template("{% set q = 'Q: it\\'s' %}{{ q + c[0] }}").unwrap();
+    filter(r"#### (\-?[0-9\.\,]+)").unwrap();
+    let groups = [
+        ("template", TEMPLATES),
+        ("document", DOCUMENTS),
+        ("pattern", PATTERNS),
+        ("config", CONFIGS),
+    ];
+    for (group, cases) in groups {
         for (name, expected, run) in cases {
             let begun = Instant::now();
             let result = run();

@@ -1,7 +1,7 @@
 //! The part of Jinja that a task may use, made so that no template runs or grows without end.
 //!
-//! A template of forty assignments can double a text forty times, so there are none: `if` and `for` over what a document
-//! holds, expressions, and the filters and methods of the lists below. Everything else is refused by name.
+//! A template of forty assignments can double a text forty times, so none but of a text in quotes: `if` and `for` over what
+//! a document holds, expressions, and the filters and methods of the lists below. Everything else is refused by name.
 //!
 //! **Invariant:** rendering takes at most [`FUEL`] steps; a value of an expression has at most [`MAX_CONCATENATIONS`] texts
 //! of the document or of a filter, none of which has more than [`MAX_TEXT_BYTES`], and what comes out has no more either.
@@ -12,6 +12,8 @@ use std::io;
 use anyhow::{Result, bail, ensure};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+
+use super::python;
 
 /// The longest text that a filter or a template gives, and the longest document.
 pub(super) const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -117,13 +119,13 @@ pub(super) fn check(template: &str) -> Result<()> {
 }
 
 /// Checks what stands in a tag; gives what follows it.
-fn tag<'a>(inside: &'a str, end: &str, is_block: bool, n_concatenations: &mut usize) -> Result<&'a str> {
+fn tag<'a>(inside: &'a str, end_of_tag: &str, is_block: bool, n_concatenations: &mut usize) -> Result<&'a str> {
     let mut rest = inside.strip_prefix(['-', '+']).unwrap_or(inside);
     let (mut before, mut word_before, mut in_for) = (None, "", false);
     let mut is_first = is_block;
     loop {
         rest = rest.trim_start();
-        if let Some(after) = rest.strip_prefix(end) {
+        if let Some(after) = rest.strip_prefix(end_of_tag) {
             return Ok(after);
         }
         let Some(c) = rest.chars().next() else {
@@ -137,6 +139,12 @@ fn tag<'a>(inside: &'a str, end: &str, is_block: bool, n_concatenations: &mut us
                     .unwrap_or(rest.len());
                 let (word, after) = rest.split_at(end);
                 if std::mem::take(&mut is_first) {
+                    if let Some(rest) = Some(after)
+                        .filter(|_| word == "set")
+                        .and_then(|rest| literal_set(rest, end_of_tag))
+                    {
+                        return Ok(rest);
+                    }
                     ensure!(
                         BLOCKS.contains(&word),
                         "`{{% {word} %}}` is not supported in a task's template"
@@ -161,6 +169,16 @@ fn tag<'a>(inside: &'a str, end: &str, is_block: bool, n_concatenations: &mut us
         before = Some(c);
         rest = after;
     }
+}
+
+/// `name = 'text'` and the end of its tag: a text that is there already, under a name. Gives what follows.
+fn literal_set<'a>(rest: &'a str, end_of_tag: &str) -> Option<&'a str> {
+    let (name, value) = rest.split_once('=')?;
+    let is_name = name.trim().chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let value = value.trim_start();
+    let quote = value.chars().next().filter(|c| is_name && ['"', '\''].contains(c))?;
+    let after = text_literal(value, quote).ok()?.trim_start();
+    after.strip_prefix('-').unwrap_or(after).strip_prefix(end_of_tag)
 }
 
 /// Checks a name by what stands around it.
@@ -248,11 +266,42 @@ struct Shown<'a>(&'a Value);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.kind() {
-            ValueKind::Bool => f.write_str(if self.0.is_true() { "True" } else { "False" }),
-            ValueKind::None => f.write_str("None"),
-            _ => self.0.fmt(f),
+        match self.0.as_str() {
+            Some(text) => f.write_str(text),
+            None => write_repr(f, self.0),
         }
+    }
+}
+
+/// Python's `repr`, which is also its `str` of all but texts.
+fn write_repr(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
+    match value.kind() {
+        ValueKind::Bool => f.write_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::None => f.write_str("None"),
+        ValueKind::String => {
+            let mut shown = String::new();
+            python::write_text(&mut shown, value.as_str().unwrap_or_default());
+            f.write_str(&shown)
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            f.write_str("[")?;
+            for (i, item) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
+                f.write_str(if i > 0 { ", " } else { "" })?;
+                write_repr(f, &item)?;
+            }
+            f.write_str("]")
+        }
+        ValueKind::Map => {
+            f.write_str("{")?;
+            for (i, key) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
+                f.write_str(if i > 0 { ", " } else { "" })?;
+                write_repr(f, &key)?;
+                f.write_str(": ")?;
+                write_repr(f, &value.get_item(&key).map_err(|_| fmt::Error)?)?;
+            }
+            f.write_str("}")
+        }
+        _ => fmt::Display::fmt(value, f),
     }
 }
 

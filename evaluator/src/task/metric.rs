@@ -1,129 +1,57 @@
-//! Metrics of samples, and their aggregation with standard errors (SE).
+//! The aggregation of samples' metrics, with standard errors (SE).
 //!
-//! Means: sample standard deviation / √n. Perplexity: bootstrap with 100,000 resamples, as lm-eval. Ratios over
-//! documents r = Σx / Σy: √(Σ(xᵢ − r·yᵢ)² · n / (n − 1)) / Σy, and by the delta method for exp(r).
+//! Means: sample standard deviation / √n. Perplexity, f1 and Matthews' correlation: bootstrap with lm-eval's 100,000
+//! resamples, drawn as it draws them, so that the same samples have the same SE. Ratios over documents r = Σx / Σy:
+//! √(Σ(xᵢ − r·yᵢ)² · n / (n − 1)) / Σy, and by the delta method for exp(r).
 
-use fineline_format::task::{Metric, OutputType};
+use std::collections::BTreeMap;
+
+use fineline_format::task::Metric;
 use rayon::prelude::*;
 
-use super::{Sample, Target};
-use crate::engine::Answer;
+use super::outcome::Item;
+use super::python_random::PythonRandom;
 
-/// Seed of the bootstrap's generator, so that a score can be repeated.
-pub(crate) const BOOTSTRAP_SEED: u64 = 1234;
+/// Resamples that one generator draws, and how many generators there are: they are seeded 0, 1, 2 and so on.
+const RESAMPLES_OF_SEED: usize = 1000;
+const SEEDS: u64 = 100;
 
-const RESAMPLES: u64 = 100_000;
-
-/// What a sample came to.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Outcome {
-    pub(crate) acc: f64,
-    pub(crate) acc_norm: f64,
-    pub(crate) log_likelihood: f64,
-    /// Of the scored text, for ratios.
-    pub(crate) n_words: u64,
-    pub(crate) n_bytes: u64,
-}
-
-impl Outcome {
-    pub(crate) fn of(output: OutputType, sample: &Sample, answers: &[Answer]) -> Self {
-        let mut outcome = Self {
-            acc: 0.0,
-            acc_norm: 0.0,
-            log_likelihood: answers[0].log_likelihood,
-            n_words: 0,
-            n_bytes: 0,
-        };
-        match output {
-            OutputType::MultipleChoice => {
-                let right = |pick: usize| f64::from(u8::from(sample.target == Target::Choice(pick)));
-                // Characters of the choice itself, without the delimiter.
-                let norm = |(answer, choice): (&Answer, &String)| answer.log_likelihood / choice.chars().count() as f64;
-                outcome.acc = right(first_largest(answers.iter().map(|answer| answer.log_likelihood)));
-                outcome.acc_norm = right(first_largest(answers.iter().zip(&sample.choices).map(norm)));
-            }
-            OutputType::Loglikelihood => outcome.acc = f64::from(u8::from(answers[0].is_greedy)),
-            OutputType::LoglikelihoodRolling => {
-                let text = &sample.requests[0].0;
-                outcome.n_words = split_by_white_space(text);
-                outcome.n_bytes = text.len() as u64;
-            }
-        }
-        outcome
-    }
-
-    /// The sample's own value of a metric, for its log.
-    pub(crate) fn value(&self, metric: Metric) -> serde_json::Value {
-        match metric {
-            Metric::Acc => self.acc.into(),
-            Metric::AccNorm => self.acc_norm.into(),
-            Metric::Perplexity => self.log_likelihood.into(),
-            Metric::WordPerplexity => vec![self.log_likelihood, self.n_words as f64].into(),
-            Metric::BytePerplexity | Metric::BitsPerByte => vec![self.log_likelihood, self.n_bytes as f64].into(),
-        }
-    }
-}
-
-/// The index of the largest, the first of equals.
-fn first_largest(values: impl Iterator<Item = f64>) -> usize {
-    let mut best = (0, f64::NEG_INFINITY);
-    for (i, value) in values.enumerate() {
-        if value > best.1 {
-            best = (i, value);
-        }
-    }
-    best.0
-}
-
-/// `len(re.split(r"\s+", text))` of Python.
-fn split_by_white_space(text: &str) -> u64 {
-    let mut runs = 1;
-    let mut inside = false;
-    for c in text.chars() {
-        let space = c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-        runs += u64::from(space && !inside);
-        inside = space;
-    }
-    runs
-}
+/// The same for a score's provenance.
+pub(super) const SEEDS_TOLD: &str = "0 to 99, 1000 resamples each";
 
 /// A metric over all samples, with its SE and how that was had.
-pub(crate) fn aggregate(metric: Metric, outcomes: &[Outcome]) -> (f64, Option<(f64, &'static str)>) {
-    let values = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).collect::<Vec<_>>();
+pub(super) fn aggregate(metric: Metric, items: &[Item]) -> (f64, Option<(f64, &'static str)>) {
     match metric {
-        Metric::Acc => mean_with_stderr(&values(|outcome| outcome.acc)),
-        Metric::AccNorm => mean_with_stderr(&values(|outcome| outcome.acc_norm)),
         Metric::Perplexity => {
-            let log_likelihoods = values(|outcome| outcome.log_likelihood);
-            let value = (-mean(&log_likelihoods)).exp();
-            (
-                value,
-                Some((bootstrap_perplexity(&log_likelihoods), "bootstrap")).filter(|_| outcomes.len() > 1),
-            )
+            let log_likelihoods = numbers(items);
+            let perplexity = |values: &mut dyn Iterator<Item = f64>| (-values.sum::<f64>() / items.len() as f64).exp();
+            let value = perplexity(&mut log_likelihoods.iter().copied());
+            (value, bootstrap(&log_likelihoods, perplexity))
         }
-        Metric::WordPerplexity => {
-            let (ratio, stderr) = ratio(outcomes, |outcome| outcome.n_words);
-            (
-                ratio.exp(),
-                stderr.map(|stderr| (stderr * ratio.exp(), "ratio_over_documents")),
-            )
-        }
-        Metric::BytePerplexity => {
-            let (ratio, stderr) = ratio(outcomes, |outcome| outcome.n_bytes);
-            (
-                ratio.exp(),
-                stderr.map(|stderr| (stderr * ratio.exp(), "ratio_over_documents")),
-            )
+        Metric::F1 => of_pairs(items, f1),
+        Metric::Mcc => of_pairs(items, matthews_correlation),
+        Metric::WordPerplexity | Metric::BytePerplexity => {
+            let (ratio, stderr) = ratio(items);
+            let value = ratio.exp();
+            (value, stderr.map(|stderr| (stderr * value, "ratio_over_documents")))
         }
         Metric::BitsPerByte => {
-            let (ratio, stderr) = ratio(outcomes, |outcome| outcome.n_bytes);
+            let (ratio, stderr) = ratio(items);
             let bits = ratio / std::f64::consts::LN_2;
-            (
-                bits,
-                stderr.map(|stderr| (stderr / std::f64::consts::LN_2, "ratio_over_documents")),
-            )
+            let stderr = stderr.map(|stderr| (stderr / std::f64::consts::LN_2, "ratio_over_documents"));
+            (bits, stderr)
         }
+        _ => mean_with_stderr(&numbers(items)),
     }
+}
+
+fn numbers(items: &[Item]) -> Vec<f64> {
+    let number = |item: &Item| match *item {
+        Item::Number(value) | Item::Ratio(value, _) => value,
+        Item::Flag(flag) => f64::from(u8::from(flag)),
+        Item::Pair(target, decision) => f64::from(u8::from(target == decision)),
+    };
+    items.iter().map(number).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -131,73 +59,102 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 fn mean_with_stderr(values: &[f64]) -> (f64, Option<(f64, &'static str)>) {
-    let (mean, n) = (mean(values), values.len() as f64);
-    let stderr = (values.len() > 1).then(|| {
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        ((variance / n).sqrt(), "sample_mean")
-    });
-    (mean, stderr)
+    let stderr = (values.len() > 1).then(|| (sample_deviation(values) / (values.len() as f64).sqrt(), "sample_mean"));
+    (mean(values), stderr)
+}
+
+fn sample_deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (values.len() as f64 - 1.0)).sqrt()
 }
 
 /// Negative log-likelihood per unit over all documents (nats), and its SE.
-fn ratio(outcomes: &[Outcome], units: fn(&Outcome) -> u64) -> (f64, Option<f64>) {
-    let n = outcomes.len() as f64;
-    let total: f64 = outcomes.iter().map(|outcome| units(outcome) as f64).sum();
-    let ratio = -outcomes.iter().map(|outcome| outcome.log_likelihood).sum::<f64>() / total;
-    let squares = outcomes
+fn ratio(items: &[Item]) -> (f64, Option<f64>) {
+    let pair = |item: &Item| match *item {
+        Item::Ratio(log_likelihood, units) => (log_likelihood, units as f64),
+        _ => (numbers(std::slice::from_ref(item))[0], 1.0),
+    };
+    let pairs: Vec<(f64, f64)> = items.iter().map(pair).collect();
+    let n = pairs.len() as f64;
+    let total: f64 = pairs.iter().map(|(_, units)| units).sum();
+    let ratio = -pairs.iter().map(|(log_likelihood, _)| log_likelihood).sum::<f64>() / total;
+    let squares = pairs
         .iter()
-        .map(|outcome| (-outcome.log_likelihood - ratio * units(outcome) as f64).powi(2));
-    let stderr = (outcomes.len() > 1).then(|| (squares.sum::<f64>() * n / (n - 1.0)).sqrt() / total);
+        .map(|(log_likelihood, units)| (-log_likelihood - ratio * units).powi(2));
+    let stderr = (pairs.len() > 1).then(|| (squares.sum::<f64>() * n / (n - 1.0)).sqrt() / total);
     (ratio, stderr)
 }
 
-/// The standard deviation of the perplexity over resamples with replacement; each resample has a generator of its own,
-/// so that the result does not depend on the threads.
-fn bootstrap_perplexity(log_likelihoods: &[f64]) -> f64 {
-    let n = log_likelihoods.len();
-    let perplexity = |resample: u64| {
-        let mut state = BOOTSTRAP_SEED ^ resample.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let sum: f64 = (0..n).map(|_| log_likelihoods[below(&mut state, n)]).sum();
-        (-sum / n as f64).exp()
+/// How often each (target, decision) is there.
+type Counts = BTreeMap<(usize, usize), u64>;
+
+fn of_pairs(items: &[Item], value: fn(&Counts) -> f64) -> (f64, Option<(f64, &'static str)>) {
+    let pair = |item: &Item| match *item {
+        Item::Pair(target, decision) => (target, decision),
+        _ => (0, 0),
     };
-    let values: Vec<f64> = (0..RESAMPLES).into_par_iter().map(perplexity).collect();
-    let mean = mean(&values);
-    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
+    let pairs: Vec<(usize, usize)> = items.iter().map(pair).collect();
+    let of = |pairs: &mut dyn Iterator<Item = (usize, usize)>| {
+        let mut counts = Counts::new();
+        for pair in pairs {
+            *counts.entry(pair).or_default() += 1;
+        }
+        value(&counts)
+    };
+    (of(&mut pairs.iter().copied()), bootstrap(&pairs, of))
 }
 
-/// A number below `n` from a SplitMix64 generator (Steele, Lea and Flood, 2014).
-fn below(state: &mut u64, n: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    ((u128::from(z) * n as u128) >> 64) as usize
+/// Of the second of two choices; 0 where neither a target nor a decision is it.
+fn f1(counts: &Counts) -> f64 {
+    let n = |target, decision| counts.get(&(target, decision)).copied().unwrap_or(0) as f64;
+    let all = 2.0 * n(1, 1) + n(0, 1) + n(1, 0);
+    if all > 0.0 { 2.0 * n(1, 1) / all } else { 0.0 }
+}
+
+/// Gorodkin's form for any number of classes (2004); 0 where either side has only one.
+fn matthews_correlation(counts: &Counts) -> f64 {
+    let (mut targets, mut decisions) = (BTreeMap::<usize, f64>::new(), BTreeMap::<usize, f64>::new());
+    let (mut n, mut n_right) = (0.0, 0.0);
+    for (&(target, decision), &count) in counts {
+        let count = count as f64;
+        *targets.entry(target).or_default() += count;
+        *decisions.entry(decision).or_default() += count;
+        n += count;
+        n_right += if target == decision { count } else { 0.0 };
+    }
+    let squares = |counts: &BTreeMap<usize, f64>| n * n - counts.values().map(|count| count * count).sum::<f64>();
+    let both = targets
+        .iter()
+        .map(|(class, count)| count * decisions.get(class).copied().unwrap_or(0.0));
+    let covariance = n_right * n - both.sum::<f64>();
+    let variances = squares(&targets) * squares(&decisions);
+    if variances > 0.0 {
+        covariance / variances.sqrt()
+    } else {
+        0.0
+    }
+}
+
+/// The standard deviation of a value over resamples with replacement; nothing for a single sample.
+fn bootstrap<T: Copy + Sync>(
+    samples: &[T],
+    value: impl Fn(&mut dyn Iterator<Item = T>) -> f64 + Sync,
+) -> Option<(f64, &'static str)> {
+    let of_seed = |seed: u64| -> Vec<f64> {
+        let mut random = PythonRandom::new(seed);
+        let resample = |_| value(&mut samples.iter().map(|_| samples[random.choice(samples.len())]));
+        (0..RESAMPLES_OF_SEED).map(resample).collect()
+    };
+    (samples.len() > 1).then(|| {
+        let values: Vec<f64> = (0..SEEDS).into_par_iter().flat_map_iter(of_seed).collect();
+        (sample_deviation(&values), "bootstrap")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn white_space_is_split_as_python_splits_it() {
-        // len(re.split(r"\s+", text)) in Python 3.11.
-        for (text, n) in [
-            ("", 1),
-            ("a", 1),
-            ("a b", 2),
-            ("a  b\n\nc", 3),
-            (" a ", 3),
-            ("a\u{a0}b\u{1d}c", 3),
-        ] {
-            assert_eq!(split_by_white_space(text), n, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn ties_go_to_the_first() {
-        assert_eq!(first_largest([-2.0, -1.0, -1.0].into_iter()), 1);
-    }
 
     #[test]
     fn the_stderr_of_a_mean_is_the_textbooks() {
@@ -209,24 +166,35 @@ mod tests {
 
     #[test]
     fn equal_documents_have_a_ratio_without_error() {
-        let outcome = Outcome {
-            acc: 0.0,
-            acc_norm: 0.0,
-            log_likelihood: -10.0,
-            n_words: 5,
-            n_bytes: 20,
-        };
-        let (bits, stderr) = aggregate(Metric::BitsPerByte, &[outcome; 4]);
+        let (bits, stderr) = aggregate(Metric::BitsPerByte, &[Item::Ratio(-10.0, 20); 4]);
         assert!((bits - 0.5 / std::f64::consts::LN_2).abs() < 1e-12);
         assert!(stderr.unwrap().0.abs() < 1e-12);
     }
 
+    /// The expected values were worked out in Python 3.11 with `random.Random(seed).choices`, seeds 0 to 99.
     #[test]
-    fn the_bootstrap_finds_the_spread_of_a_mean() {
-        // For small deviations the perplexity's spread is perplexity · σ / √n.
-        let values: Vec<f64> = (0..400).map(|i| -1.0 + 0.01 * f64::from(i % 5 - 2)).collect();
-        let sigma = (values.iter().map(|v| (v + 1.0).powi(2)).sum::<f64>() / 400.0).sqrt();
-        let expected = 1f64.exp() * sigma / 20.0;
-        assert!((bootstrap_perplexity(&values) / expected - 1.0).abs() < 0.02);
+    fn bootstraps_draw_what_python_draws() {
+        let near = |value: f64, expected: f64| assert!((value / expected - 1.0).abs() < 1e-9, "{value} {expected}");
+        let of = |metric, items: &[Item]| {
+            let (value, stderr) = aggregate(metric, items);
+            (value, stderr.unwrap().0)
+        };
+        let log_likelihoods = [-1.0, -2.5, -0.25, -4.0, -3.0].map(Item::Number);
+        let (value, stderr) = of(Metric::Perplexity, &log_likelihoods);
+        near(value, 8.584_858_397_177_893);
+        near(stderr, 6.520_613_649_404_23);
+        let pairs =
+            [(1, 1), (0, 1), (1, 0), (0, 0), (1, 1), (0, 0)].map(|(target, decision)| Item::Pair(target, decision));
+        let (value, stderr) = of(Metric::F1, &pairs);
+        near(value, 2.0 / 3.0);
+        near(stderr, 0.263_628_886_950_548_37);
+        near(of(Metric::Mcc, &pairs).0, 1.0 / 3.0);
+        let classes =
+            [(0, 0), (1, 2), (2, 2), (1, 1), (0, 1), (2, 2)].map(|(target, decision)| Item::Pair(target, decision));
+        let (value, stderr) = of(Metric::Mcc, &classes);
+        near(value, 0.522_232_967_867_093_5);
+        near(stderr, 0.287_619_763_283_066_1);
+        assert_eq!(aggregate(Metric::Perplexity, &log_likelihoods[..1]).1, None);
+        assert_eq!(f1(&Counts::new()), 0.0);
     }
 }

@@ -1,22 +1,34 @@
 //! A task at work: documents to requests, answers to metrics, by lm-eval's rules.
 
+mod builtin;
+mod csv;
+mod documents;
+mod filter;
 mod language;
 mod metric;
+mod outcome;
+mod pattern;
+mod prompt;
+mod python;
+mod python_random;
 mod sample;
+mod sampler;
 mod template;
+mod wikitext;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use fineline_api::TaskScore;
-use fineline_format::task::{OutputType, Source, TaskFile};
-use minijinja::Value as Jinja;
+use fineline_format::task::{Function, OutputType, Pool, Role, Sampler, Source, TaskFile};
 use serde_json::Value;
 
-use crate::engine::{Answer, Description, Engine, Progress};
-use language::MAX_TEXT_BYTES;
-use metric::Outcome;
-use template::Templates;
+use crate::engine::{Answer, Description, Engine, Generation, Progress};
+use filter::Pipeline;
+use outcome::{Item, Matcher};
+use prompt::Prompter;
+use sample::Said;
+use sampler::Shots;
 
 /// The version that stands in every score.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -32,7 +44,7 @@ const MAX_CHOICES: usize = 1000;
 pub struct Overrides {
     /// Samples at most.
     pub limit: Option<u64>,
-    /// Shots instead of the task's own.
+    /// Shots instead of the task's own; a task whose own file says 0 stays without, as in lm-eval.
     pub num_fewshot: Option<u32>,
 }
 
@@ -42,32 +54,46 @@ pub struct PreparedTask {
     file: TaskFile,
     n_shot: u32,
     samples: Vec<Sample>,
+    pipelines: Vec<Pipeline>,
+    matcher: Matcher,
+    /// The built-in preparations that it uses.
+    preparations: Vec<String>,
 }
 
 /// One document and what it asks.
 #[derive(Debug)]
 struct Sample {
     doc: Value,
+    /// The right answer as lm-eval logs it.
+    logged_target: String,
     target: Target,
-    /// (context, continuation); for rolling the text alone, as context.
+    /// (context, continuation); for rolling and for generation the text alone, as context.
     requests: Vec<(String, String)>,
     choices: Vec<String>,
 }
 
-/// The right answer.
+/// The right answer; of several any is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
-    Choice(usize),
-    Text(String),
+    /// Indices of choices.
+    Choices(Vec<usize>),
+    /// Texts.
+    Texts(Vec<String>),
 }
 
 /// What came of a task.
 #[derive(Debug)]
 pub struct TaskResult {
-    /// A row for each metric.
+    /// A row for each filter and metric.
     pub scores: Vec<TaskScore>,
     /// A JSON object a line, with lm-eval's fields.
     pub samples_jsonl: Vec<u8>,
+}
+
+/// What an engine said to all requests of a task.
+enum AllSaid {
+    Answers(Vec<Answer>),
+    Texts(Vec<String>),
 }
 
 impl PreparedTask {
@@ -77,29 +103,46 @@ impl PreparedTask {
     /// What the task's file or a document of it breaks, by name and number.
     pub fn new(yaml: &str, data: &BTreeMap<String, Vec<Vec<u8>>>, overrides: Overrides) -> Result<Self> {
         let file = TaskFile::parse(yaml)?;
-        let n_shot = overrides.num_fewshot.unwrap_or(file.num_fewshot);
-        let context = |what: String| format!("task `{}`: {what}", file.task);
-        let docs = documents(data, &file.scored_split).with_context(|| context("its data".to_owned()))?;
-        let templates = Templates::new(&file);
-        let shots = if n_shot > 0 {
-            let split = file.fewshot_split.as_deref();
-            let split =
-                split.with_context(|| context("shots are asked and there is no split to take them from".to_owned()))?;
-            let mut docs = documents(data, split)?;
-            // One more where the shots come from the scored split: the document itself is no shot of its own.
-            docs.truncate(n_shot as usize + usize::from(split == file.scored_split));
-            docs
-        } else {
-            Vec::new()
+        let name = file.task.clone();
+        Self::prepare(file, data, overrides).with_context(|| format!("task `{name}`"))
+    }
+
+    fn prepare(file: TaskFile, data: &BTreeMap<String, Vec<Vec<u8>>>, overrides: Overrides) -> Result<Self> {
+        let n_shot = match file.num_fewshot {
+            Some(0) => 0,
+            own => overrides.num_fewshot.or(own).unwrap_or(0),
         };
-        let (mut samples, mut left_bytes) = (Vec::new(), MAX_REQUEST_BYTES);
+        let pipelines = file.filters.iter().map(Pipeline::new).collect::<Result<_>>()?;
+        let matcher = Matcher::new(&file.exact_match)?;
+        let read = |split: &str, process_docs: Option<&Function>| {
+            documents::read(data, file.data_format, split, process_docs).context("its data")
+        };
+        let docs = read(&file.scored_split, file.process_docs.as_ref())?;
+        let first = docs.first().context("it has no documents")?;
+        let preparations = preparations(&file, first)?;
+        let fewshot = &file.fewshot;
+        let shots = match &fewshot.pool {
+            _ if n_shot == 0 => None,
+            None => bail!("shots are asked and there is no split to take them from"),
+            Some(Pool::Split(split)) => Some(read(split, fewshot.process_docs.as_ref())?),
+            Some(Pool::Samples(docs)) => Some(docs.clone()),
+        };
+        let shots = shots.map(|pool| Shots::new(fewshot.sampler, pool, fewshot.drops_document));
+        let mut prompter = Prompter::new(&file, shots, n_shot as usize);
         let limit = overrides.limit.map_or(usize::MAX, |limit| limit as usize);
+        let mut samples = Vec::new();
         for (i, doc) in docs.into_iter().take(limit).enumerate() {
-            let sample = sample(&file, &templates, &shots, n_shot, doc, &mut left_bytes);
-            samples.push(sample.with_context(|| context(format!("document {i}")))?);
+            samples.push(prompter.sample(doc).with_context(|| format!("document {i}"))?);
         }
-        ensure!(!samples.is_empty(), "task `{}` has no documents", file.task);
-        Ok(Self { file, n_shot, samples })
+        ensure!(!samples.is_empty(), "it has no documents");
+        Ok(Self {
+            file,
+            n_shot,
+            samples,
+            pipelines,
+            matcher,
+            preparations,
+        })
     }
 
     /// The task's name.
@@ -112,7 +155,7 @@ impl PreparedTask {
         self.samples.iter().map(|sample| sample.requests.len() as u64).sum()
     }
 
-    /// What an engine will be asked: (context, continuation); for rolling the text alone, as context.
+    /// What an engine will be asked: (context, continuation); for rolling and for generation the text alone, as context.
     pub fn requests(&self) -> impl Iterator<Item = &(String, String)> {
         self.samples.iter().flat_map(|sample| &sample.requests)
     }
@@ -122,60 +165,116 @@ impl PreparedTask {
     /// # Errors
     /// When the engine fails, `progress` ends the work, or the engine gives what is no finite number.
     pub fn run(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<TaskResult> {
-        let requests: Vec<(String, String)> = self
-            .samples
-            .iter()
-            .flat_map(|sample| sample.requests.iter().cloned())
-            .collect();
-        let answers = match self.file.output_type {
-            OutputType::LoglikelihoodRolling => {
-                let documents: Vec<String> = requests.into_iter().map(|(document, _)| document).collect();
-                let sums = engine.loglikelihood_rolling(&documents, progress)?;
-                sums.into_iter()
-                    .map(|log_likelihood| Answer {
-                        log_likelihood,
-                        is_greedy: false,
-                    })
-                    .collect()
-            }
-            _ => engine.loglikelihood(&requests, progress)?,
+        let name = &self.file.task;
+        let said = self.ask(engine, progress)?;
+        let provenance = self.provenance(&engine.describe());
+        let mut result = TaskResult {
+            scores: Vec::new(),
+            samples_jsonl: Vec::new(),
         };
+        for pipeline in &self.pipelines {
+            let mut of_metrics = vec![Vec::with_capacity(self.samples.len()); self.file.metrics.len()];
+            let mut begin = 0;
+            for (doc_id, sample) in self.samples.iter().enumerate() {
+                let end = begin + sample.requests.len();
+                let items = self.score(pipeline, doc_id, sample, &said, begin..end, &mut result.samples_jsonl);
+                let items = items.with_context(|| format!("task `{name}`: document {doc_id}"))?;
+                begin = end;
+                for (of_metric, item) in of_metrics.iter_mut().zip(items) {
+                    of_metric.push(item);
+                }
+            }
+            for (&metric, items) in self.file.metrics.iter().zip(&of_metrics) {
+                let (value, stderr) = metric::aggregate(metric, items);
+                result.scores.push(TaskScore {
+                    metric: metric.as_str().to_owned(),
+                    filter: pipeline.name.clone(),
+                    value,
+                    stderr: stderr.map(|(stderr, _)| stderr).filter(|stderr| stderr.is_finite()),
+                    stderr_method: stderr.map(|(_, method)| method.to_owned()),
+                    n: items.len() as u64,
+                    n_shot: self.n_shot,
+                    higher_is_better: Some(metric.higher_is_better()),
+                    harness_version: VERSION.to_owned(),
+                    provenance: provenance.clone(),
+                });
+            }
+        }
+        Ok(result)
+    }
+
+    fn ask(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<AllSaid> {
+        let name = &self.file.task;
+        let n = self.n_requests();
+        if let Some(generating) = &self.file.generating {
+            let generation = |(prompt, _): &(String, String)| Generation {
+                prompt: prompt.clone(),
+                until: generating.until.clone(),
+                max_tokens: generating.max_tokens,
+            };
+            let generations: Vec<Generation> = self.requests().map(generation).collect();
+            let texts = engine.generate_until(&generations, progress)?;
+            let given = texts.len();
+            ensure!(
+                given as u64 == n,
+                "task `{name}`: the engine gives {given} texts to {n} requests"
+            );
+            return Ok(AllSaid::Texts(texts));
+        }
+        let answers: Vec<Answer> = match self.file.output_type {
+            OutputType::LoglikelihoodRolling => {
+                let documents: Vec<String> = self.requests().map(|(document, _)| document.clone()).collect();
+                let answer = |log_likelihood| Answer {
+                    log_likelihood,
+                    is_greedy: false,
+                };
+                let sums = engine.loglikelihood_rolling(&documents, progress)?;
+                sums.into_iter().map(answer).collect()
+            }
+            _ => {
+                let requests: Vec<(String, String)> = self.requests().cloned().collect();
+                engine.loglikelihood(&requests, progress)?
+            }
+        };
+        let given = answers.len();
+        ensure!(
+            given as u64 == n,
+            "task `{name}`: the engine gives {given} answers to {n} requests"
+        );
         if let Some(bad) = answers.iter().find(|answer| !answer.log_likelihood.is_finite()) {
             let value = bad.log_likelihood;
-            bail!(
-                "task `{}`: the model gives the log-likelihood {value}: its weights hold NaN or Inf",
-                self.file.task
-            );
+            bail!("task `{name}`: the model gives the log-likelihood {value}: its weights hold NaN or Inf");
         }
-        let mut outcomes = Vec::with_capacity(self.samples.len());
-        let mut samples_jsonl = Vec::new();
-        let mut rest = answers.as_slice();
-        for (doc_id, sample) in self.samples.iter().enumerate() {
-            let (mine, after) = rest.split_at(sample.requests.len());
-            rest = after;
-            let outcome = Outcome::of(self.file.output_type, sample, mine);
-            sample::write(&mut samples_jsonl, &self.file, doc_id, sample, mine, &outcome)?;
-            outcomes.push(outcome);
-        }
-        let scores = self.file.metrics.iter().map(|&metric| {
-            let (value, stderr) = metric::aggregate(metric, &outcomes);
-            TaskScore {
-                metric: metric.as_str().to_owned(),
-                filter: "none".to_owned(),
-                value,
-                stderr: stderr.map(|(stderr, _)| stderr).filter(|stderr| stderr.is_finite()),
-                stderr_method: stderr.map(|(_, method)| method.to_owned()),
-                n: outcomes.len() as u64,
-                n_shot: self.n_shot,
-                higher_is_better: Some(metric.higher_is_better()),
-                harness_version: VERSION.to_owned(),
-                provenance: self.provenance(&engine.describe()),
+        Ok(AllSaid::Answers(answers))
+    }
+
+    /// The metrics of a sample under a filter; writes its line of the log.
+    fn score(
+        &self,
+        pipeline: &Pipeline,
+        doc_id: usize,
+        sample: &Sample,
+        said: &AllSaid,
+        range: std::ops::Range<usize>,
+        log: &mut Vec<u8>,
+    ) -> Result<Vec<Item>> {
+        let filtered;
+        let (said, items) = match said {
+            AllSaid::Answers(answers) => {
+                let answers = &answers[range];
+                (
+                    Said::Answers(answers),
+                    outcome::of_answers(&self.file, sample, answers)?,
+                )
             }
-        });
-        Ok(TaskResult {
-            scores: scores.collect(),
-            samples_jsonl,
-        })
+            AllSaid::Texts(texts) => {
+                let text = &texts[range.start];
+                filtered = pipeline.apply(text, &sample.doc)?;
+                (Said::Text(text, &filtered), vec![self.matcher.item(&filtered, sample)?])
+            }
+        };
+        sample::write(log, &self.file, &pipeline.name, doc_id, sample, said, &items)?;
+        Ok(items)
     }
 
     /// What it takes to repeat a score.
@@ -187,145 +286,61 @@ impl PreparedTask {
                 prompts.update(text.as_bytes());
             }
         }
-        let facts = [
+        let sampler = match self.file.fewshot.sampler {
+            Sampler::Default => "default",
+            Sampler::FirstN => "first_n",
+        };
+        let mut facts = vec![
             ("task_version", self.file.version.clone()),
             ("bos_policy", engine.bos_policy.clone()),
             ("max_length", engine.max_length.to_string()),
             ("n_parameters", engine.n_parameters.to_string()),
             ("prompts_digest", prompts.finish().to_string()),
-            ("bootstrap_seed", metric::BOOTSTRAP_SEED.to_string()),
-            ("fewshot_sampler", "first_n".to_owned()),
+            ("bootstrap_seed", metric::SEEDS_TOLD.to_owned()),
+            ("fewshot_sampler", sampler.to_owned()),
         ];
+        if self.n_shot > 0 && self.file.fewshot.sampler == Sampler::Default {
+            facts.push(("fewshot_seed", sampler::SEED.to_string()));
+        }
+        if !self.preparations.is_empty() {
+            facts.push(("preparation", self.preparations.join(", ")));
+        }
+        if let Some(generating) = &self.file.generating {
+            let kwargs = Value::Object(generating.kwargs.clone());
+            facts.push(("generation_kwargs", kwargs.to_string()));
+        }
         facts.into_iter().map(|(name, fact)| (name.to_owned(), fact)).collect()
     }
 }
 
-/// The documents of a split: JSON objects, one a line.
-fn documents(data: &BTreeMap<String, Vec<Vec<u8>>>, split: &str) -> Result<Vec<Value>> {
-    let files = data
-        .get(split)
-        .with_context(|| format!("there is no data for the split `{split}`"))?;
-    let mut docs = Vec::new();
-    for file in files {
-        let text = std::str::from_utf8(file).context("a data file is no UTF-8")?;
-        for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            ensure!(
-                line.len() <= MAX_TEXT_BYTES,
-                "line {} of split `{split}` has {} bytes, {MAX_TEXT_BYTES} are the most",
-                i + 1,
-                line.len()
-            );
-            let doc: Value =
-                serde_json::from_str(line).with_context(|| format!("line {} of split `{split}`", i + 1))?;
-            ensure!(doc.is_object(), "line {} of split `{split}` is no object", i + 1);
-            docs.push(doc);
+/// The names of the built-ins that a task's functions mean, by its first document.
+fn preparations(file: &TaskFile, first: &Value) -> Result<Vec<String>> {
+    let of_source = |source: Option<&Source>| match source {
+        Some(Source::Function(function)) => Some(function.clone()),
+        _ => None,
+    };
+    let functions = [
+        (Role::Docs, "process_docs", file.process_docs.clone()),
+        (Role::Text, "doc_to_text", of_source(Some(&file.doc_to_text))),
+        (Role::Target, "doc_to_target", of_source(Some(&file.doc_to_target))),
+        (Role::Choice, "doc_to_choice", of_source(file.doc_to_choice.as_ref())),
+        (Role::Results, "process_results", file.process_results.clone()),
+    ];
+    let mut names = Vec::new();
+    for (role, field, function) in functions {
+        if let Some(function) = function {
+            let builtin = builtin::resolve(&function, role, first).with_context(|| format!("`{field}`"))?;
+            if role == Role::Results {
+                let metric = file.metrics.iter().find(|metric| !builtin.metrics().contains(metric));
+                ensure!(
+                    metric.is_none(),
+                    "`{}` gives no `{}`",
+                    builtin.name(),
+                    metric.map_or("", |metric| metric.as_str())
+                );
+            }
+            names.push(builtin.name());
         }
     }
-    Ok(docs)
-}
-
-/// What a document asks; takes its bytes from what is left for the whole task, before they are there.
-fn sample(
-    file: &TaskFile,
-    templates: &Templates,
-    shots: &[Value],
-    n_shot: u32,
-    doc: Value,
-    left_bytes: &mut usize,
-) -> Result<Sample> {
-    let target = |doc: &Value, choices: &[String]| target(file, templates, doc, choices);
-    let choices = choices(file, templates, &doc)?;
-    let mut context = templates.description(&doc)?;
-    for shot in shots.iter().filter(|shot| **shot != doc).take(n_shot as usize) {
-        let choices = self::choices(file, templates, shot)?;
-        let answer = match target(shot, &choices)? {
-            Target::Choice(i) => choices[i].clone(),
-            Target::Text(text) => text,
-        };
-        let question = templates.text(shot)?;
-        context.push_str(&format!(
-            "{question}{}{answer}{}",
-            file.target_delimiter, file.fewshot_delimiter
-        ));
-        ensure!(
-            context.len() <= *left_bytes,
-            "its shots have more than {MAX_REQUEST_BYTES} bytes of text: ask for fewer"
-        );
-    }
-    let target = target(&doc, &choices)?;
-    let question = match file.output_type {
-        OutputType::LoglikelihoodRolling => String::new(),
-        _ => templates.text(&doc)?,
-    };
-    let bytes = match &target {
-        Target::Choice(_) => (context.len() + question.len() + file.target_delimiter.len()) * choices.len(),
-        Target::Text(text) => context.len() + question.len() + text.len(),
-    };
-    let bytes = bytes + choices.iter().map(String::len).sum::<usize>();
-    *left_bytes = left_bytes.checked_sub(bytes).with_context(|| {
-        format!("its requests have more than {MAX_REQUEST_BYTES} bytes of text: set a `limit`, or ask for fewer shots")
-    })?;
-    let requests = match (file.output_type, &target) {
-        (OutputType::MultipleChoice, Target::Choice(_)) => {
-            let context = context + &question;
-            let request = |choice: &String| (context.clone(), format!("{}{choice}", file.target_delimiter));
-            choices.iter().map(request).collect()
-        }
-        (OutputType::Loglikelihood, Target::Text(text)) => vec![(context + &question, text.clone())],
-        (OutputType::LoglikelihoodRolling, Target::Text(text)) => vec![(text.clone(), String::new())],
-        (_, target) => bail!("its target {target:?} does not fit its output type"),
-    };
-    Ok(Sample {
-        doc,
-        target,
-        requests,
-        choices,
-    })
-}
-
-fn choices(file: &TaskFile, templates: &Templates, doc: &Value) -> Result<Vec<String>> {
-    match &file.doc_to_choice {
-        None => Ok(Vec::new()),
-        Some(Source::List(list)) => Ok(list.clone()),
-        Some(Source::Int(_)) => bail!("`doc_to_choice` is a number"),
-        Some(Source::Text(_)) => {
-            let value = templates.choice(doc)?;
-            let items = value
-                .try_iter()
-                .with_context(|| format!("`doc_to_choice` gives a {}, which is no list", value.kind()))?;
-            let items = items.take(MAX_CHOICES + 1).map(|item| language::shown(&item));
-            let items: Vec<String> = items.collect::<Result<_, _>>()?;
-            ensure!(
-                (1..=MAX_CHOICES).contains(&items.len()),
-                "`doc_to_choice` must give 1 to {MAX_CHOICES} choices"
-            );
-            Ok(items)
-        }
-    }
-}
-
-/// The right answer: an index of the choices (a number, or the choice itself), or a text.
-fn target(file: &TaskFile, templates: &Templates, doc: &Value, choices: &[String]) -> Result<Target> {
-    let value = match &file.doc_to_target {
-        Source::Int(index) => Jinja::from(*index),
-        Source::List(_) => bail!("`doc_to_target` is a list: several targets are not supported"),
-        Source::Text(_) => templates.target(doc)?,
-    };
-    let text = language::shown(&value)?;
-    if file.output_type != OutputType::MultipleChoice {
-        return Ok(Target::Text(text));
-    }
-    // A number counts from 0; a text is an index when it is all digits, else one of the choices.
-    let index = match value.as_str() {
-        None => text.parse().ok(),
-        Some(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        Some(_) => choices.iter().position(|choice| *choice == text),
-    };
-    match index.filter(|&index: &usize| index < choices.len()) {
-        Some(index) => Ok(Target::Choice(index)),
-        None => {
-            let text: String = text.chars().take(200).collect();
-            bail!("target `{text}` is none of its {} choices", choices.len())
-        }
-    }
+    Ok(names)
 }

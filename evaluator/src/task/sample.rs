@@ -5,23 +5,34 @@ use fineline_format::Digest;
 use fineline_format::task::{OutputType, TaskFile};
 use serde_json::{Map, Value, json};
 
-use super::metric::Outcome;
-use super::{Sample, Target};
+use super::Sample;
+use super::outcome::Item;
 use crate::engine::Answer;
 
-/// Writes the line of a sample.
-pub(crate) fn write(
+/// What a model said of a sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Said<'a> {
+    /// Log-likelihoods of its requests.
+    Answers(&'a [Answer]),
+    /// A text, and what a filter made of it.
+    Text(&'a str, &'a str),
+}
+
+/// Writes the line of a sample under a filter.
+pub(super) fn write(
     out: &mut Vec<u8>,
     file: &TaskFile,
+    filter: &str,
     doc_id: usize,
     sample: &Sample,
-    answers: &[Answer],
-    outcome: &Outcome,
+    said: Said<'_>,
+    items: &[Item],
 ) -> Result<()> {
     let rolling = file.output_type == OutputType::LoglikelihoodRolling;
-    let argument = |(context, continuation): &(String, String)| match rolling {
-        true => json!({ "arg_0": context }),
-        false => json!({ "arg_0": context, "arg_1": continuation }),
+    let argument = |(context, continuation): &(String, String)| match &file.generating {
+        Some(generating) => json!({ "arg_0": context, "arg_1": generating.kwargs }),
+        None if rolling => json!({ "arg_0": context }),
+        None => json!({ "arg_0": context, "arg_1": continuation }),
     };
     let arguments: Map<String, Value> = sample
         .requests
@@ -33,11 +44,14 @@ pub(crate) fn write(
         true => json!(answer.log_likelihood),
         false => json!([answer.log_likelihood, answer.is_greedy]),
     };
-    let responses: Vec<Value> = answers.iter().map(response).collect();
-    let target = match &sample.target {
-        Target::Choice(index) => index.to_string(),
-        Target::Text(text) => text.clone(),
+    let (responses, filtered): (Vec<Value>, Vec<Value>) = match said {
+        Said::Answers(answers) => {
+            let responses: Vec<Value> = answers.iter().map(response).collect();
+            (responses.clone(), responses)
+        }
+        Said::Text(text, filtered) => (vec![json!(text)], vec![json!(filtered)]),
     };
+    let target = &sample.logged_target;
     // lm-eval hashes Python's json.dumps(doc, indent=2, ensure_ascii=False), which serde_json's pretty form equals.
     let doc_hash = Digest::of(serde_json::to_string_pretty(&sample.doc)?.as_bytes()).to_hex();
     let mut line = Map::new();
@@ -47,10 +61,10 @@ pub(crate) fn write(
     line.insert("arguments".to_owned(), Value::Object(arguments));
     line.insert(
         "resps".to_owned(),
-        responses.iter().map(|response| json!([response])).collect(),
+        responses.into_iter().map(|response| json!([response])).collect(),
     );
-    line.insert("filtered_resps".to_owned(), Value::Array(responses));
-    line.insert("filter".to_owned(), json!("none"));
+    line.insert("filtered_resps".to_owned(), Value::Array(filtered));
+    line.insert("filter".to_owned(), json!(filter));
     let metrics: Vec<&str> = file.metrics.iter().map(|metric| metric.as_str()).collect();
     line.insert("metrics".to_owned(), json!(metrics));
     line.insert("doc_hash".to_owned(), json!(doc_hash));
@@ -59,8 +73,8 @@ pub(crate) fn write(
         json!(Digest::of(sample.requests[0].0.as_bytes()).to_hex()),
     );
     line.insert("target_hash".to_owned(), json!(Digest::of(target.as_bytes()).to_hex()));
-    for &metric in &file.metrics {
-        line.insert(metric.as_str().to_owned(), outcome.value(metric));
+    for (metric, item) in file.metrics.iter().zip(items) {
+        line.insert(metric.as_str().to_owned(), item.logged());
     }
     serde_json::to_writer(&mut *out, &line)?;
     out.push(b'\n');

@@ -32,6 +32,7 @@ fn size(task: &TaskFile) -> usize {
         Source::Text(text) => text.len(),
         Source::Int(_) => 8,
         Source::List(list) => list.iter().map(String::len).sum(),
+        Source::Function(function) => function.module.len() + function.name.len(),
     };
     let files = task.data_files.iter();
     let files: usize = files
