@@ -68,6 +68,7 @@ mod push;
 mod pusher;
 mod ranks;
 mod suite_file;
+mod task_files;
 mod wait;
 
 mod blocking;

@@ -10,11 +10,11 @@ use fineline_api::suite::MAX_SUITE_BYTES;
 use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern};
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteFile, SuiteTask};
-use fineline_format::task::TaskFile;
 
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::http::Client;
+use crate::task_files::{LoadedTask, folder_of, load_tasks, read_text, refused};
 
 /// A suite with the files that it names.
 #[derive(Debug)]
@@ -85,7 +85,9 @@ fn load(path: &Path) -> Result<Loaded> {
     let mut blobs = Blobs::default();
     let mut tasks = Vec::new();
     for task in &file.tasks {
-        tasks.push(load_task(&task_path(&dir, task, path)?, &mut blobs)?);
+        for task in load_tasks(&task_path(&dir, task, path)?)? {
+            tasks.push(load_data(task, &mut blobs)?);
+        }
     }
     let definition = SuiteDefinition {
         suite: file.suite,
@@ -101,13 +103,13 @@ fn load(path: &Path) -> Result<Loaded> {
     })
 }
 
-fn load_task(path: &Path, blobs: &mut Blobs) -> Result<SuiteTask> {
-    let yaml = read_text(path)?;
-    let task = TaskFile::parse(&yaml).map_err(refused(path))?;
-    let dir = folder_of(path);
-    let yaml = blobs.add(path, yaml.into())?;
+/// The data files of a task, relative to the file that it is from.
+fn load_data(task: LoadedTask, blobs: &mut Blobs) -> Result<SuiteTask> {
+    let LoadedTask { file, yaml, path } = task;
+    let dir = folder_of(&path);
+    let yaml = blobs.add(&path, yaml.into())?;
     let mut data = BTreeMap::new();
-    for (split, files) in &task.data_files {
+    for (split, files) in &file.data_files {
         let blobs = files.iter().map(|file| {
             let file = dir.join(file);
             blobs.add(&file, std::fs::read(&file).map_err(Error::io("read", &file))?.into())
@@ -115,7 +117,7 @@ fn load_task(path: &Path, blobs: &mut Blobs) -> Result<SuiteTask> {
         data.insert(split.clone(), blobs.collect::<Result<Vec<_>>>()?);
     }
     Ok(SuiteTask {
-        task: task.task,
+        task: file.task,
         yaml,
         data,
     })
@@ -132,18 +134,6 @@ fn task_path(dir: &Path, task: &str, suite: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(path)
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).to_owned()
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(Error::io("read", path))
-}
-
-fn refused<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Error {
-    move |error| Error::Folder(format!("`{}`: {error}", path.display()))
 }
 
 impl Blobs {

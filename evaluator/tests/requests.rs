@@ -104,8 +104,11 @@ fn lines(bytes: &[u8]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// A task's YAML and its files by split.
+type Task = (String, BTreeMap<String, Vec<Vec<u8>>>);
+
 /// The tasks by their names, with their data.
-fn tasks(data: &Path) -> BTreeMap<String, (String, BTreeMap<String, Vec<Vec<u8>>>)> {
+fn tasks(data: &Path) -> BTreeMap<String, Task> {
     let dir = data.join("tasks");
     let mut tasks = BTreeMap::new();
     for entry in std::fs::read_dir(&dir).unwrap() {

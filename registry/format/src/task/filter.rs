@@ -122,6 +122,10 @@ impl FilterPipeline {
         if steps.is_empty() || steps.len() > MAX_FILTERS {
             return Err(format!("filter `{name}` must have 1 to {MAX_FILTERS} functions"));
         }
+        // Behind `take_first` lm-eval filters letter by letter, and without it a list is compared.
+        if steps.iter().position(|step| *step == Filter::TakeFirst) != Some(steps.len() - 1) {
+            return Err(format!("filter `{name}` must end with its only `take_first`"));
+        }
         Ok(Self { name, steps })
     }
 }

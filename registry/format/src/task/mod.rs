@@ -12,6 +12,7 @@ mod filter;
 mod function;
 mod generation;
 mod metric;
+mod raw;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ pub use filter::{Extraction, Filter, FilterPipeline};
 pub use function::{Builtin, Function, Role};
 pub use generation::Generating;
 pub use metric::{ExactMatch, Metric};
+pub use raw::{Member, RawGroup, RawTask};
 
 use crate::error::shown;
 use crate::yaml;
@@ -151,6 +153,11 @@ fn is_name(name: &str) -> bool {
 
 impl Fields {
     fn read(mut self, task: &str) -> Res<TaskFile> {
+        if self.fields.contains_key("include") {
+            return Err(
+                "its field `include` names another file: put both into one, as `fineline suite apply` does".to_owned(),
+            );
+        }
         self.fields.remove("task");
         for field in IRRELEVANT {
             self.fields.remove(*field);
@@ -370,6 +377,10 @@ mod tests {
                 "a.b",
             ),
             ("filter_list: [{name: f, filter: []}]", "1 to 32 functions"),
+            (
+                "filter_list: [{name: f, filter: [{function: take_first}, {function: lowercase}]}]",
+                "must end with its only `take_first`",
+            ),
         ] {
             let error = TaskFile::parse(&format!("{GENERATES}{extra}\n"))
                 .unwrap_err()
