@@ -63,6 +63,7 @@ mod suite;
 mod tag;
 mod token;
 
+mod parquet_file;
 mod pull;
 mod push;
 mod pusher;

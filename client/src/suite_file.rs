@@ -10,10 +10,12 @@ use fineline_api::suite::MAX_SUITE_BYTES;
 use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern};
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteFile, SuiteTask};
+use fineline_format::task::DataFormat;
 
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::http::Client;
+use crate::parquet_file::json_lines;
 use crate::task_files::{LoadedTask, folder_of, load_tasks, read_text, refused};
 
 /// A suite with the files that it names.
@@ -106,13 +108,18 @@ fn load(path: &Path) -> Result<Loaded> {
 /// The data files of a task, relative to the file that it is from.
 fn load_data(task: LoadedTask, blobs: &mut Blobs) -> Result<SuiteTask> {
     let LoadedTask { file, yaml, path } = task;
-    let dir = folder_of(&path);
+    let (dir, format) = (folder_of(&path), file.data_format);
     let yaml = blobs.add(&path, yaml.into())?;
     let mut data = BTreeMap::new();
     for (split, files) in &file.data_files {
         let blobs = files.iter().map(|file| {
-            let file = dir.join(file);
-            blobs.add(&file, std::fs::read(&file).map_err(Error::io("read", &file))?.into())
+            let path = dir.join(file);
+            let bytes: Bytes = std::fs::read(&path).map_err(Error::io("read", &path))?.into();
+            let bytes = match format {
+                DataFormat::Parquet => json_lines(&path, bytes)?.into(),
+                _ => bytes,
+            };
+            blobs.add(&path, bytes)
         });
         data.insert(split.clone(), blobs.collect::<Result<Vec<_>>>()?);
     }
@@ -184,6 +191,21 @@ mod tests {
         let named: Vec<_> = loaded.definition.blobs().map(|blob| blob.digest).collect();
         assert_eq!(named.len(), 2);
         assert!(named.iter().all(|digest| loaded.blobs.by_digest.contains_key(digest)));
+    }
+
+    #[test]
+    fn parquet_is_sent_as_json_lines() {
+        let task = TASK
+            .replace("t.jsonl", "t.parquet")
+            .replace("path: json", "path: parquet");
+        let (dir, path) = given("suite: s\ntasks: [tasks/t.yaml]\n", &task);
+        std::fs::write(dir.path().join("data/t.parquet"), crate::parquet_file::tests::file()).unwrap();
+        let loaded = load(&path).unwrap();
+        let task = &loaded.definition.tasks[0];
+        let text = |blob: &BlobRef| String::from_utf8_lossy(&loaded.blobs.by_digest[&blob.digest]).into_owned();
+        assert!(text(&task.yaml).contains("dataset_path: json"), "{}", text(&task.yaml));
+        assert!(text(&task.yaml).contains("../data/t.jsonl"));
+        assert!(text(&task.data["test"][0]).starts_with("{\"q\":\"a\""));
     }
 
     #[test]

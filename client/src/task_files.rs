@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use fineline_format::task::{Member, RawTask, TaskFile};
+use fineline_format::task::{DataFormat, Member, RawTask, TaskFile};
 
 use crate::error::{Error, Result};
 
@@ -26,9 +26,9 @@ const MAX_INDEXED: usize = 20_000;
 /// A task that stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadedTask {
-    /// Understood.
+    /// Understood, with its data files as they are on disk.
     pub(crate) file: TaskFile,
-    /// Its YAML: the file's own text where nothing is put over it.
+    /// Its YAML: the file's own text where nothing is put over it and its data are sent as they are.
     pub(crate) yaml: String,
     /// The file that it is from.
     pub(crate) path: PathBuf,
@@ -86,12 +86,16 @@ fn included(path: &Path, includes: &[String], seen: &mut BTreeSet<PathBuf>) -> R
 }
 
 fn understood(path: &Path, raw: &RawTask, text: Option<String>) -> Result<LoadedTask> {
-    let yaml = match text {
+    let mut yaml = match text {
         Some(text) => text,
         None => raw.to_yaml().map_err(refused(path))?,
     };
+    let file = TaskFile::parse(&yaml).map_err(refused(path))?;
+    if file.data_format == DataFormat::Parquet {
+        yaml = raw.clone().with_json_data().to_yaml().map_err(refused(path))?;
+    }
     Ok(LoadedTask {
-        file: TaskFile::parse(&yaml).map_err(refused(path))?,
+        file,
         yaml,
         path: path.to_owned(),
     })

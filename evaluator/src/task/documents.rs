@@ -26,13 +26,17 @@ pub(super) fn read(
     let files = data
         .get(split)
         .with_context(|| format!("there is no data for the split `{split}`"))?;
+    ensure!(
+        format != DataFormat::Parquet,
+        "`dataset_path` is `parquet`, which is not read here: `fineline suite apply` turns it into JSON lines"
+    );
     let mut docs = Vec::new();
     for file in files {
         let text = std::str::from_utf8(file).context("a data file is no UTF-8")?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match format {
             DataFormat::Json if text.trim_start().starts_with('[') => array(text, split, &mut docs)?,
-            DataFormat::Json => lines(text, split, &mut docs)?,
+            DataFormat::Json | DataFormat::Parquet => lines(text, split, &mut docs)?,
             DataFormat::Csv => super::csv::rows(text, split, &mut docs)?,
         }
     }

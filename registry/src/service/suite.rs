@@ -7,7 +7,7 @@ use fineline_api::error::ErrorCode;
 use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern, Scope, Suite};
 use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteDefinition};
-use fineline_format::task::TaskFile;
+use fineline_format::task::{DataFormat, TaskFile};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -97,6 +97,10 @@ fn check_task<'a>(name: &str, yaml: &[u8], splits: impl Iterator<Item = &'a Stri
             "the definition calls a task `{name}`, its YAML calls it `{}`",
             file.task
         );
+        return Err(ApiError::unprocessable(message));
+    }
+    if file.data_format == DataFormat::Parquet {
+        let message = format!("task `{name}` has Parquet data: `fineline suite apply` sends them as JSON lines");
         return Err(ApiError::unprocessable(message));
     }
     let given: BTreeSet<&str> = splits.map(String::as_str).collect();

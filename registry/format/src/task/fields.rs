@@ -23,6 +23,8 @@ pub enum DataFormat {
     Json,
     /// Comma-separated values with a first line of names.
     Csv,
+    /// Parquet, which the command line turns into JSON lines: nobody else reads it.
+    Parquet,
 }
 
 impl Fields {
@@ -127,17 +129,15 @@ impl Fields {
         let (format, endings): (_, &[&str]) = match self.text("dataset_path")?.as_deref() {
             Some("json") => (DataFormat::Json, &[".jsonl", ".json"]),
             Some("csv") => (DataFormat::Csv, &[".csv"]),
-            Some("parquet") => {
-                return Err(
-                    "`dataset_path` is `parquet`, which is not read: write the data as JSONL and use `json`".to_owned(),
-                );
-            }
+            Some("parquet") => (DataFormat::Parquet, &[".parquet"]),
             Some(other) => {
                 return Err(format!(
-                    "`dataset_path` is `{other}`: use `json` or `csv` with local `data_files`"
+                    "`dataset_path` is `{other}`: use `json`, `csv` or `parquet` with local `data_files`"
                 ));
             }
-            None => return Err("`dataset_path` is missing: use `json` or `csv` with `data_files`".to_owned()),
+            None => {
+                return Err("`dataset_path` is missing: use `json`, `csv` or `parquet` with `data_files`".to_owned());
+            }
         };
         let Some(Value::Mapping(mut kwargs)) = self.take("dataset_kwargs") else {
             return Err("`dataset_kwargs` with `data_files` is missing".to_owned());

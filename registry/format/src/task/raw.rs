@@ -104,6 +104,20 @@ impl RawTask {
         self
     }
 
+    /// The same with its Parquet files turned into JSON lines.
+    #[must_use]
+    pub fn with_json_data(mut self) -> Self {
+        self.fields.insert("dataset_path".into(), "json".into());
+        if let Some(files) = self
+            .fields
+            .get_mut("dataset_kwargs")
+            .and_then(|kwargs| kwargs.get_mut("data_files"))
+        {
+            rename(files);
+        }
+        self
+    }
+
     /// The YAML of its fields.
     ///
     /// # Errors
@@ -177,6 +191,20 @@ impl RawTask {
     }
 }
 
+/// Gives every path in `data_files` the ending of JSON lines.
+fn rename(files: &mut Value) {
+    match files {
+        Value::String(path) => {
+            if let Some(stem) = path.strip_suffix(".parquet") {
+                *path = format!("{stem}.jsonl");
+            }
+        }
+        Value::Sequence(list) => list.iter_mut().for_each(rename),
+        Value::Mapping(splits) => splits.values_mut().for_each(rename),
+        _ => {}
+    }
+}
+
 fn refused(task: &str, what: &str) -> TaskError {
     TaskError {
         task: shown(task),
@@ -210,6 +238,14 @@ mod tests {
         let text = task.to_yaml().unwrap();
         assert!(text.contains("!function utils.f"), "{text}");
         assert_eq!(raw(&text), task);
+    }
+
+    #[test]
+    fn parquet_becomes_json_by_name() {
+        let task =
+            raw("task: t\ndataset_path: parquet\ndataset_kwargs: {data_files: {test: [a.parquet], dev: b.parquet}}\n");
+        let json = raw("task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: [a.jsonl], dev: b.jsonl}}\n");
+        assert_eq!(task.with_json_data(), json);
     }
 
     #[test]
