@@ -85,15 +85,18 @@ fn load(path: &Path) -> Result<Loaded> {
     let file = SuiteFile::parse(&yaml).map_err(refused(path))?;
     let dir = folder_of(path);
     let mut blobs = Blobs::default();
-    let mut tasks = Vec::new();
+    let (mut tasks, mut groups) = (Vec::new(), Vec::new());
     for task in &file.tasks {
-        for task in load_tasks(&task_path(&dir, task, path)?)? {
+        let (loaded, its_groups) = load_tasks(&task_path(&dir, task, path)?)?;
+        for task in loaded {
             tasks.push(load_data(task, &mut blobs)?);
         }
+        groups.extend(its_groups);
     }
     let definition = SuiteDefinition {
         suite: file.suite,
         tasks,
+        groups,
         limit: file.limit,
         num_fewshot: file.num_fewshot,
     };

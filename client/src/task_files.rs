@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use fineline_format::suite::SuiteGroup;
 use fineline_format::task::{DataFormat, Member, RawTask, TaskFile};
 
 use crate::error::{Error, Result};
@@ -17,8 +18,9 @@ const MAX_TASKS: usize = 1000;
 /// The most files that one task may include, directly or not.
 const MAX_INCLUDES: usize = 32;
 
-/// How deep groups may be nested.
+/// How deep groups may be nested, and how many there may be, each as often as it stands.
 const MAX_DEPTH: usize = 16;
+const MAX_GROUPS: usize = 10_000;
 
 /// The most files that a group's names are looked up in.
 const MAX_INDEXED: usize = 20_000;
@@ -34,21 +36,23 @@ pub(crate) struct LoadedTask {
     pub(crate) path: PathBuf,
 }
 
-/// The tasks that a file stands for: itself, or those of its group.
+/// The tasks that a file stands for, itself or those of its group, and the groups whose scores are brought together.
 ///
 /// # Errors
 /// [`Error::Folder`] that names the file and what is wrong with it, [`Error::Io`] when one can't be read.
-pub(crate) fn load_tasks(path: &Path) -> Result<Vec<LoadedTask>> {
+pub(crate) fn load_tasks(path: &Path) -> Result<(Vec<LoadedTask>, Vec<SuiteGroup>)> {
     let (raw, text) = load(path)?;
     if raw.group_name().is_none() {
-        return Ok(vec![understood(path, &raw, text)?]);
+        return Ok((vec![understood(path, &raw, text)?], Vec::new()));
     }
     let mut collection = Collection {
         index: Index::of(&folder_of(path))?,
         tasks: Vec::new(),
+        groups: Vec::new(),
+        n_groups_read: 0,
     };
     collection.group(path, raw, &RawTask::default(), 0)?;
-    Ok(collection.tasks)
+    Ok((collection.tasks, collection.groups))
 }
 
 /// A file with what it includes, and its own text when that is all.
@@ -105,51 +109,78 @@ fn understood(path: &Path, raw: &RawTask, text: Option<String>) -> Result<Loaded
 struct Collection {
     index: Index,
     tasks: Vec<LoadedTask>,
+    groups: Vec<SuiteGroup>,
+    n_groups_read: usize,
 }
 
 impl Collection {
-    fn group(&mut self, path: &Path, raw: RawTask, overrides: &RawTask, depth: usize) -> Result<()> {
+    /// Takes a group's tasks in; gives their names.
+    fn group(&mut self, path: &Path, raw: RawTask, overrides: &RawTask, depth: usize) -> Result<Vec<String>> {
         let group = raw.into_group(overrides).map_err(refused(path))?;
         let name = &group.group;
-        if depth > MAX_DEPTH {
+        self.n_groups_read += 1;
+        if depth > MAX_DEPTH || self.n_groups_read > MAX_GROUPS {
             return Err(Error::Folder(format!(
-                "group `{name}` of `{}` holds itself, or groups are nested deeper than {MAX_DEPTH}",
+                "group `{name}` of `{}` holds itself, or there are more than {MAX_GROUPS} groups, or deeper than {MAX_DEPTH}",
                 path.display()
             )));
         }
+        let mut tasks: Vec<String> = Vec::new();
         for member in group.members {
-            match member {
+            let its = match member {
                 Member::Named(member, overrides) => self.named(path, name, &member, &overrides, depth)?,
                 Member::Group(member, own) => match self.index.files.get(&member).cloned() {
                     Some(file) => {
                         let overrides = own.without_group_name().over(group.overrides.clone());
                         let (raw, _) = load(&file)?;
-                        self.group(&file, raw, &overrides, depth + 1)?;
+                        self.group(&file, raw, &overrides, depth + 1)?
                     }
                     None => {
                         let own = own.as_group(&format!("{name}::{member}"));
-                        self.group(path, own, &group.overrides, depth + 1)?;
+                        self.group(path, own, &group.overrides, depth + 1)?
                     }
                 },
+            };
+            for task in its {
+                if !tasks.contains(&task) {
+                    tasks.push(task);
+                }
             }
         }
-        Ok(())
+        let group = SuiteGroup {
+            group: group.group,
+            version: group.version,
+            tasks: tasks.clone(),
+            metrics: group.metrics,
+        };
+        if !group.metrics.is_empty() && !self.groups.contains(&group) {
+            self.groups.push(group);
+        }
+        Ok(tasks)
     }
 
-    fn named(&mut self, path: &Path, group: &str, member: &str, overrides: &RawTask, depth: usize) -> Result<()> {
+    fn named(
+        &mut self,
+        path: &Path,
+        group: &str,
+        member: &str,
+        overrides: &RawTask,
+        depth: usize,
+    ) -> Result<Vec<String>> {
         if let Some(file) = self.index.files.get(member).cloned() {
             let (raw, text) = load(&file)?;
             if raw.group_name().is_some() {
                 return self.group(&file, raw, overrides, depth + 1);
             }
-            return self.task(&file, &raw, text, overrides);
+            return Ok(vec![self.task(&file, &raw, text, overrides)?]);
         }
         if let Some(files) = self.index.tags.get(member).cloned() {
+            let mut tasks = Vec::new();
             for file in files.values() {
                 let (raw, text) = load(file)?;
-                self.task(file, &raw, text, overrides)?;
+                tasks.push(self.task(file, &raw, text, overrides)?);
             }
-            return Ok(());
+            return Ok(tasks);
         }
         // A task whose fields all stand in the group's file.
         let named = overrides.clone().named(&format!("{group}::{member}"));
@@ -160,10 +191,10 @@ impl Collection {
                 folder_of(path).display()
             ))
         })?;
-        self.push(task)
+        Ok(vec![self.push(task)?])
     }
 
-    fn task(&mut self, path: &Path, raw: &RawTask, text: Option<String>, overrides: &RawTask) -> Result<()> {
+    fn task(&mut self, path: &Path, raw: &RawTask, text: Option<String>, overrides: &RawTask) -> Result<String> {
         let over = overrides.clone().over(raw.clone());
         let text = text.filter(|_| over == *raw);
         let task = understood(path, &over, text)?;
@@ -171,10 +202,10 @@ impl Collection {
     }
 
     /// A task that several groups hold is one.
-    fn push(&mut self, task: LoadedTask) -> Result<()> {
-        let name = &task.file.task;
-        match self.tasks.iter().find(|known| known.file.task == *name) {
-            Some(known) if known.yaml == task.yaml => return Ok(()),
+    fn push(&mut self, task: LoadedTask) -> Result<String> {
+        let name = task.file.task.clone();
+        match self.tasks.iter().find(|known| known.file.task == name) {
+            Some(known) if known.yaml == task.yaml => return Ok(name),
             Some(_) => {
                 return Err(Error::Folder(format!(
                     "task `{name}` of `{}` stands in several groups with other fields",
@@ -186,7 +217,7 @@ impl Collection {
         if self.tasks.len() > MAX_TASKS {
             return Err(Error::Folder(format!("a group has more than {MAX_TASKS} tasks")));
         }
-        Ok(())
+        Ok(name)
     }
 }
 
@@ -313,13 +344,13 @@ mod tests {
             ("b.yaml", "include: a.yaml\ntask: b\n"),
             ("plain.yaml", &format!("# as it is\ntask: plain\n{BASE}")),
         ]);
-        let tasks = load_tasks(&dir.path().join("t.yaml")).unwrap();
+        let (tasks, _) = load_tasks(&dir.path().join("t.yaml")).unwrap();
         let task = &tasks[0].file;
         assert_eq!((task.task.as_str(), task.num_fewshot), ("t", Some(2)));
         assert_eq!(task.doc_to_text, fineline_format::task::Source::Text("own".to_owned()));
         assert!(!tasks[0].yaml.contains("include"));
         assert!(
-            load_tasks(&dir.path().join("plain.yaml")).unwrap()[0]
+            load_tasks(&dir.path().join("plain.yaml")).unwrap().0[0]
                 .yaml
                 .starts_with("# as it is")
         );
@@ -339,7 +370,8 @@ mod tests {
             ("deep/inner.yaml", "group: inner\ntask: [c]\n"),
             (
                 "all.yaml",
-                "group: all\ntask: [both, inner, {task: c, num_fewshot: 4}, {group: here, task: [a]}]\nnum_fewshot: 4\n",
+                "group: all\ntask: [both, inner, {task: c, num_fewshot: 4}, {group: here, task: [a], \
+                 aggregate_metric_list: [{metric: acc}]}]\nnum_fewshot: 4\naggregate_metric_list: [{metric: acc}]\n",
             ),
             ("unlike.yaml", "group: unlike\ntask: [c, {task: c, num_fewshot: 1}]\n"),
             ("self.yaml", "group: self\ntask: [self]\n"),
@@ -347,7 +379,8 @@ mod tests {
             ("broken.yaml", "{"),
         ]);
         let load = |name: &str| load_tasks(&dir.path().join(name));
-        let tasks = load("deep/inner.yaml").unwrap();
+        let (tasks, groups) = load("deep/inner.yaml").unwrap();
+        assert!(groups.is_empty());
         assert_eq!(names(&tasks), ["c"]);
         let error = load("unlike.yaml").unwrap_err().to_string();
         assert!(error.contains("`c`") && error.contains("several groups"), "{error}");
@@ -356,9 +389,11 @@ mod tests {
         let error = load("none.yaml").unwrap_err().to_string();
         assert!(error.contains("`nowhere` of group `none`"), "{error}");
         // The group's own fields are those of all its tasks, so that the same task twice is the same.
-        let all = load("all.yaml").unwrap();
+        let (all, groups) = load("all.yaml").unwrap();
         assert_eq!(names(&all), ["a", "b", "c"]);
         assert!(all.iter().all(|task| task.file.num_fewshot == Some(4)));
+        let means = groups.iter().map(|group| (group.group.as_str(), group.tasks.len()));
+        assert_eq!(means.collect::<Vec<_>>(), [("all::here", 1), ("all", 3)]);
         assert_eq!(all[2].path, dir.path().join("deep/c.yaml"));
     }
 }

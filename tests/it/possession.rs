@@ -167,6 +167,7 @@ fn definition_about(subject: &str) -> SuiteDefinition {
     SuiteDefinition {
         suite: "s".to_owned(),
         tasks: vec![task],
+        groups: Vec::new(),
         limit: None,
         num_fewshot: None,
     }

@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::shown;
 use crate::{Digest, yaml};
 
-/// The most tasks of a suite.
+/// The most tasks of a suite, and of its groups together, and its most groups.
 const MAX_TASKS: usize = 1000;
+
+/// The most metrics of a group.
+const MAX_GROUP_METRICS: usize = 32;
 
 /// Why a suite is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +130,34 @@ pub struct SuiteTask {
     pub data: BTreeMap<String, Vec<BlobRef>>,
 }
 
+/// A group of a suite's tasks, whose scores are brought together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuiteGroup {
+    /// Its name, which no task has.
+    pub group: String,
+    /// `metadata.version`, as written.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Its tasks and those of the groups in it.
+    pub tasks: Vec<String>,
+    /// What is brought together.
+    pub metrics: Vec<GroupMetric>,
+}
+
+/// A metric of a group: the mean of its tasks'.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupMetric {
+    /// The metric.
+    pub metric: String,
+    /// The filters; all that its tasks have where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
+    /// Whether a task counts by its samples.
+    pub weight_by_size: bool,
+}
+
 /// A suite as uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +166,9 @@ pub struct SuiteDefinition {
     pub suite: String,
     /// Its tasks.
     pub tasks: Vec<SuiteTask>,
+    /// Its groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<SuiteGroup>,
     /// Samples a task at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
@@ -167,23 +201,74 @@ impl SuiteDefinition {
             return Err(SuiteError(format!("suite `{}` has a limit of 0 samples", self.suite)));
         }
         let mut names = BTreeSet::new();
-        match self.tasks.iter().find(|task| !names.insert(&task.task)) {
-            Some(task) => Err(SuiteError(format!(
+        if let Some(task) = self.tasks.iter().find(|task| !names.insert(&task.task)) {
+            return Err(SuiteError(format!(
                 "suite `{}` has task `{}` twice",
                 self.suite, task.task
-            ))),
-            None => Ok(()),
+            )));
         }
+        self.check_groups(&names)
+    }
+
+    /// Every group has a name of its own and tasks of the suite.
+    fn check_groups(&self, tasks: &BTreeSet<&String>) -> Result<(), SuiteError> {
+        let refused = |group: &str, what: &str| {
+            let group = shown(group);
+            Err(SuiteError(format!("group `{group}` of suite `{}` {what}", self.suite)))
+        };
+        let mut names = BTreeSet::new();
+        let mut n_tasks = 0;
+        for SuiteGroup {
+            group,
+            version,
+            tasks: its,
+            metrics,
+        } in &self.groups
+        {
+            let is_name = |name: &str| (1..=300).contains(&name.len()) && !name.contains(char::is_control);
+            if !is_name(group) || version.len() > 128 || tasks.contains(group) || !names.insert(group) {
+                return refused(
+                    group,
+                    "needs a name of 1 to 300 bytes that no task and no other group has",
+                );
+            }
+            n_tasks += its.len();
+            if its.is_empty() || n_tasks > 16 * MAX_TASKS || its.iter().collect::<BTreeSet<_>>().len() != its.len() {
+                return refused(
+                    group,
+                    "needs tasks, each once, and not too many with those of the other groups",
+                );
+            }
+            if let Some(task) = its.iter().find(|task| !tasks.contains(*task)) {
+                return refused(group, &format!("has task `{}`, which the suite has not", shown(task)));
+            }
+            let words = |metric: &GroupMetric| {
+                is_name(&metric.metric)
+                    && metric.filters.len() <= MAX_GROUP_METRICS
+                    && metric.filters.iter().all(|filter| is_name(filter))
+            };
+            if !(1..=MAX_GROUP_METRICS).contains(&metrics.len()) || !metrics.iter().all(words) {
+                return refused(group, &format!("needs 1 to {MAX_GROUP_METRICS} metrics with names"));
+            }
+        }
+        if self.groups.len() > MAX_TASKS {
+            return Err(SuiteError(format!(
+                "suite `{}` has more than {MAX_TASKS} groups",
+                self.suite
+            )));
+        }
+        Ok(())
     }
 
     /// The suite's digest: SHA-256 of the definition as JSON without white space and without the name, fields and
-    /// splits in fixed order, tasks sorted by name. It covers YAML, data, limit and shots.
+    /// splits in fixed order, tasks and groups sorted by name. It covers YAML, data, groups, limit and shots.
     pub fn digest(&self) -> Digest {
         let mut nameless = Self {
             suite: String::new(),
             ..self.clone()
         };
         nameless.tasks.sort_by(|a, b| a.task.cmp(&b.task));
+        nameless.groups.sort_by(|a, b| a.group.cmp(&b.group));
         Digest::of(&serde_json::to_vec(&nameless).expect("strings and integers are always JSON"))
     }
 
@@ -212,9 +297,48 @@ mod tests {
         SuiteDefinition {
             suite: suite.to_owned(),
             tasks: tasks.iter().map(task).collect(),
+            groups: Vec::new(),
             limit: None,
             num_fewshot: None,
         }
+    }
+
+    fn group(name: &str, tasks: &[&str]) -> SuiteGroup {
+        SuiteGroup {
+            group: name.to_owned(),
+            version: String::new(),
+            tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
+            metrics: vec![GroupMetric {
+                metric: "acc".to_owned(),
+                filters: Vec::new(),
+                weight_by_size: true,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_group_has_a_name_of_its_own_and_tasks_of_the_suite() {
+        let with = |groups: &[SuiteGroup]| SuiteDefinition {
+            groups: groups.to_vec(),
+            ..definition("a", &["x", "y"])
+        };
+        let good = with(&[group("g", &["x", "y"]), group("h", &["x"])]);
+        assert!(good.check().is_ok());
+        assert_ne!(good.digest(), definition("a", &["x", "y"]).digest());
+        assert_eq!(
+            good.digest(),
+            with(&[group("h", &["x"]), group("g", &["x", "y"])]).digest()
+        );
+        for bad in [
+            group("x", &["y"]),
+            group("", &["y"]),
+            group("g", &[]),
+            group("g", &["z"]),
+            group("g", &["x", "x"]),
+        ] {
+            assert!(with(&[bad]).check().is_err());
+        }
+        assert!(with(&[group("g", &["x"]), group("g", &["y"])]).check().is_err());
     }
 
     #[test]

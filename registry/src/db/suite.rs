@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use fineline_api::{Binding, RunPattern, Suite};
 use fineline_format::Digest;
-use fineline_format::suite::SuiteDefinition;
+use fineline_format::suite::{SuiteDefinition, SuiteGroup};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use uuid::Uuid;
@@ -91,6 +91,11 @@ impl SuiteRow {
             suite: name,
             ..self.definition
         }
+    }
+
+    /// Its groups.
+    pub(crate) fn groups(&self) -> &[SuiteGroup] {
+        &self.definition.groups
     }
 
     /// The names of its tasks.

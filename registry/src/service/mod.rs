@@ -12,6 +12,7 @@ pub(crate) mod evaluation;
 pub(crate) mod examine;
 pub(crate) mod fsck;
 pub(crate) mod gauges;
+pub(crate) mod group;
 pub(crate) mod intake;
 pub(crate) mod join;
 pub(crate) mod keep;

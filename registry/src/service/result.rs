@@ -1,7 +1,7 @@
 //! What a worker posts under its lease, task by task, and how it completes.
 //!
 //! **Invariant:** an evaluation is done only with scores for every task, and only when the worker and the registry mean the
-//! same ones: both work out the result's digest.
+//! same ones: both work out the result's digest. The scores of groups are the registry's own, made when it is done.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::db;
 use crate::db::evaluation::EvaluationModel;
 use crate::error::{ApiError, ApiResult};
 use crate::service::lease::{end, held, is_lease, shown, suite};
-use crate::service::{content, score};
+use crate::service::{content, group, score};
 
 /// The most scores of one task.
 const MAX_SCORES: usize = 1000;
@@ -158,6 +158,10 @@ pub(crate) async fn complete(
             done.result_digest
         );
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("post the scores of every task again"));
+    }
+    let by_task = db::score::by_task(&txn, id).await?;
+    for group in suite(&txn, &row).await?.groups() {
+        db::score::replace_task(&txn, &row, &group.group, &group::scores(group, &by_task)).await?;
     }
     row.result_digest = Some(done.result_digest.as_bytes().to_vec());
     end(&txn, row, EvaluationState::Done, None).await?;

@@ -9,7 +9,7 @@ use fineline_api::{
     RunPattern, Scope,
 };
 use fineline_format::Digest;
-use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteTask};
+use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteGroup, SuiteTask};
 
 use super::fixture::{Fixture, code, model};
 use crate::auth::Caller;
@@ -25,6 +25,11 @@ async fn queued(fixture: &Fixture) -> (Caller, Caller) {
 
 /// The same with these tasks.
 pub(super) async fn queued_with(fixture: &Fixture, tasks: &[&str]) -> (Caller, Caller) {
+    queued_in(fixture, tasks, &[]).await
+}
+
+/// The same with these tasks in these groups.
+pub(super) async fn queued_in(fixture: &Fixture, tasks: &[&str], groups: &[SuiteGroup]) -> (Caller, Caller) {
     let pusher = fixture.run("lab/run").await;
     let admin = fixture.caller(Scope::Admin, RunPattern::All).await;
     let mut blobs: BTreeMap<Digest, Bytes> = BTreeMap::new();
@@ -44,6 +49,7 @@ pub(super) async fn queued_with(fixture: &Fixture, tasks: &[&str]) -> (Caller, C
     let definition = SuiteDefinition {
         suite: "s".to_owned(),
         tasks: tasks.iter().map(task).collect(),
+        groups: groups.to_vec(),
         limit: None,
         num_fewshot: None,
     };

@@ -8,10 +8,11 @@ use fineline_api::{
     ClaimEvaluation, CompleteEvaluation, EvaluationState, Lease, RunPattern, Scope, TaskScore, result_digest,
     scores_digest,
 };
+use fineline_format::suite::{GroupMetric, SuiteGroup};
 use uuid::Uuid;
 
 use super::fixture::{Fixture, code};
-use super::lease::{claim_of, failure, queued_with};
+use super::lease::{claim_of, failure, queued_in, queued_with};
 use crate::auth::Caller;
 use crate::service::{evaluation, lease, result};
 
@@ -157,6 +158,36 @@ async fn what_was_scored_stays_for_the_next_worker_and_the_result_is_over_all_of
         assert_eq!(end(done(&scores)).await.unwrap().state, EvaluationState::Done);
     }
     assert_eq!(code(end(done(&scores[1..])).await), ErrorCode::LeaseLost);
+}
+
+#[tokio::test]
+async fn a_group_is_scored_when_its_evaluation_is_done() {
+    let group = SuiteGroup {
+        group: "both".to_owned(),
+        version: String::new(),
+        tasks: vec!["one".to_owned(), "two".to_owned()],
+        metrics: vec![GroupMetric {
+            metric: "acc".to_owned(),
+            filters: Vec::new(),
+            weight_by_size: true,
+        }],
+    };
+    let fixture = Fixture::new().await;
+    let (admin, worker) = queued_in(&fixture, &["one", "two"], &[group]).await;
+    let scores = [("one", score("1", 0.25)), ("two", score("1", 0.75))];
+    let held = ask(&fixture, &worker, &claim("1")).await.expect("it is queued");
+    let (app, id) = (&fixture.app, held.evaluation.id);
+    for (task, score) in &scores {
+        post(&fixture, &worker, &held, task, score.clone()).await;
+    }
+    for _ in 0..2 {
+        result::complete(app, &worker, id, &held.token, done(&scores))
+            .await
+            .unwrap();
+        let all = evaluation::scores(app, &admin, id).await.unwrap();
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["both", "one", "two"]);
+        assert_eq!((all["both"][0].value, all["both"][0].n), (0.5, 2));
+    }
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::fields::strings;
+use super::fields::{Fields, strings};
 use super::{TaskError, is_name};
 use crate::error::shown;
+use crate::suite::GroupMetric;
 use crate::yaml;
 
 /// The fields of a YAML file.
@@ -26,6 +27,10 @@ pub struct RawGroup {
     pub members: Vec<Member>,
     /// What is put over the fields of all that it holds: its own fields, and over them those of the groups around it.
     pub overrides: RawTask,
+    /// `aggregate_metric_list`: what is brought together of its tasks' scores.
+    pub metrics: Vec<GroupMetric>,
+    /// `metadata.version`, as written.
+    pub version: String,
 }
 
 /// What a group holds.
@@ -150,6 +155,12 @@ impl RawTask {
                 )));
             }
         };
+        let metrics = metrics(self.fields.remove("aggregate_metric_list")).map_err(|what| refused(&what))?;
+        let version = match self.fields.get("metadata").and_then(|metadata| metadata.get("version")) {
+            Some(Value::String(version)) => version.clone(),
+            Some(Value::Number(version)) => version.to_string(),
+            _ => String::new(),
+        };
         for field in OF_GROUP {
             self.fields.remove(*field);
         }
@@ -173,6 +184,8 @@ impl RawTask {
             group,
             members,
             overrides,
+            metrics,
+            version,
         })
     }
 
@@ -189,6 +202,48 @@ impl RawTask {
         self.fields.insert("group".into(), name.into());
         self
     }
+}
+
+/// Reads `aggregate_metric_list`: one mapping, or a list of them.
+fn metrics(list: Option<Value>) -> Result<Vec<GroupMetric>, String> {
+    let list = match list {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Sequence(list)) => list,
+        Some(one) => vec![one],
+    };
+    let metric = |entry: Value| {
+        let Value::Mapping(fields) = entry else {
+            return Err("an entry of `aggregate_metric_list` is no mapping".to_owned());
+        };
+        let mut fields = Fields {
+            fields,
+            within: "aggregate_metric_list.",
+        };
+        let metric = GroupMetric {
+            metric: fields
+                .text("metric")?
+                .ok_or("an entry of `aggregate_metric_list` has no `metric`")?,
+            filters: match fields.take("filter_list") {
+                None => Vec::new(),
+                Some(filters) => strings(&filters).ok_or("`aggregate_metric_list.filter_list` must be names")?,
+            },
+            weight_by_size: match fields.take("weight_by_size") {
+                None => true,
+                Some(value) => value
+                    .as_bool()
+                    .ok_or("`aggregate_metric_list.weight_by_size` must be true or false")?,
+            },
+        };
+        fields.fixed("aggregation", &Value::from("mean"))?;
+        match fields.fields.keys().next() {
+            Some(key) => Err(format!(
+                "`aggregate_metric_list.{}` is not understood",
+                key.as_str().unwrap_or("?")
+            )),
+            None => Ok(metric),
+        }
+    };
+    list.into_iter().map(metric).collect()
 }
 
 /// Gives every path in `data_files` the ending of JSON lines.
