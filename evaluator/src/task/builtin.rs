@@ -16,7 +16,7 @@ pub(super) fn resolve(function: &Function, role: Role, doc: &Value) -> Result<Bu
     let candidates = function.candidates(role);
     let fits = |builtin: &Builtin| builtin.fields().iter().all(|field| doc.get(field).is_some());
     let fitting: Vec<Builtin> = candidates.iter().copied().filter(fits).collect();
-    let Function { module, name } = function;
+    let Function { module, name, .. } = function;
     match fitting.as_slice() {
         [builtin] => Ok(*builtin),
         [] => {
@@ -25,7 +25,8 @@ pub(super) fn resolve(function: &Function, role: Role, doc: &Value) -> Result<Bu
                 .map(|builtin| format!("`{}` reads {}", builtin.name(), builtin.fields().join(", ")))
                 .collect();
             bail!(
-                "`!function {module}.{name}` is known for documents of other fields ({}): write it as a template",
+                "`!function {module}.{name}` is known for documents of other fields ({}): name the module after the one that is \
+                 meant, or write it as a template",
                 known.join("; ")
             )
         }
@@ -272,6 +273,7 @@ mod tests {
     #[test]
     fn a_function_of_many_tasks_is_known_by_the_documents() {
         let function = Function {
+            task: "t".to_owned(),
             module: "utils".to_owned(),
             name: "doc_to_text".to_owned(),
         };

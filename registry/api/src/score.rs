@@ -33,7 +33,7 @@ pub struct Score {
     pub value: f64,
     /// Its standard error.
     pub stderr: Option<f64>,
-    /// How `stderr` was had: `sample_mean`, `bootstrap`, `ratio_over_documents`.
+    /// How `stderr` was had: `sample_mean`, `bootstrap`, `ratio_over_documents`; of groups `pooled`, `unweighted_mean`.
     pub stderr_method: Option<String>,
     /// Samples.
     pub n: u64,

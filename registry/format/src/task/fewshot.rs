@@ -1,6 +1,6 @@
 //! Where a task's shots come from and how they are written.
 
-use serde_yaml_ng::Value;
+use serde_yaml_ng::{Mapping, Value};
 
 use super::fields::{Fields, Res, json, refuse_functions};
 use super::{Function, Role, Source};
@@ -66,11 +66,8 @@ impl Fields {
             splits,
         } = inherited;
         let mut config = match self.take("fewshot_config") {
-            None => Fields::default_within("fewshot_config."),
-            Some(Value::Mapping(fields)) => Fields {
-                fields,
-                within: "fewshot_config.",
-            },
+            None => self.nested(Mapping::new(), "fewshot_config."),
+            Some(Value::Mapping(fields)) => self.nested(fields, "fewshot_config."),
             Some(_) => return Err("`fewshot_config` is no mapping".to_owned()),
         };
         fewshot.sampler = match config.take("sampler") {
@@ -132,10 +129,11 @@ impl Fields {
         }
     }
 
-    fn default_within(within: &'static str) -> Self {
+    fn nested(&self, fields: Mapping, within: &'static str) -> Self {
         Self {
-            fields: serde_yaml_ng::Mapping::new(),
+            fields,
             within,
+            task: self.task.clone(),
         }
     }
 }

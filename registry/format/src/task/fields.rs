@@ -14,6 +14,8 @@ pub(super) struct Fields {
     pub(super) fields: Mapping,
     /// What its fields stand in, for messages: empty, or `fewshot_config.`.
     pub(super) within: &'static str,
+    /// The task's name.
+    pub(super) task: String,
 }
 
 /// The container that the data files are in.
@@ -96,7 +98,7 @@ impl Fields {
                     list.ok_or_else(|| format!("`{field}` must map to texts"))?,
                 )))
             }
-            Some(value @ Value::Tagged(_)) => Ok(Some(Source::Function(known_function(&field, role, &value)?))),
+            Some(value @ Value::Tagged(_)) => Ok(Some(Source::Function(self.known_function(&field, role, &value)?))),
             Some(_) => Err(format!("`{field}` must be text, a number or a list of texts")),
         }
     }
@@ -105,8 +107,23 @@ impl Fields {
     pub(super) fn function(&mut self, key: &str, role: Role) -> Res<Option<Function>> {
         match self.take(key) {
             None => Ok(None),
-            Some(value @ Value::Tagged(_)) => known_function(key, role, &value).map(Some),
+            Some(value @ Value::Tagged(_)) => self.known_function(key, role, &value).map(Some),
             Some(_) => Err(format!("`{key}` must be a `!function`")),
+        }
+    }
+
+    /// A `!function` that is built in.
+    fn known_function(&self, field: &str, role: Role, value: &Value) -> Res<Function> {
+        let reference = match value {
+            Value::Tagged(tagged) if tagged.tag == "function" => tagged.value.as_str(),
+            _ => None,
+        };
+        let function = reference.and_then(|reference| Function::parse(reference, &self.task));
+        match function.filter(|function| !function.candidates(role).is_empty()) {
+            Some(function) => Ok(function),
+            None => Err(refuse_functions(field, value)
+                .err()
+                .unwrap_or_else(|| format!("`{field}` is not understood"))),
         }
     }
 
@@ -194,21 +211,6 @@ pub(super) fn strings(value: &Value) -> Option<Vec<String>> {
         Value::String(text) => Some(vec![text.clone()]),
         Value::Sequence(list) => list.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => None,
-    }
-}
-
-/// A `!function` that is built in.
-fn known_function(field: &str, role: Role, value: &Value) -> Res<Function> {
-    let reference = match value {
-        Value::Tagged(tagged) if tagged.tag == "function" => tagged.value.as_str(),
-        _ => None,
-    };
-    let function = reference.and_then(Function::parse);
-    match function.filter(|function| !function.candidates(role).is_empty()) {
-        Some(function) => Ok(function),
-        None => Err(refuse_functions(field, value)
-            .err()
-            .unwrap_or_else(|| format!("`{field}` is not understood"))),
     }
 }
 

@@ -106,6 +106,7 @@ impl FilterPipeline {
         let mut fields = Fields {
             fields: map.clone(),
             within: "filter_list.",
+            task: String::new(),
         };
         let name = fields
             .text("name")?
@@ -138,6 +139,7 @@ impl Filter {
         let mut fields = Fields {
             fields: map.clone(),
             within: "filter.",
+            task: String::new(),
         };
         let function = fields.text("function")?.ok_or("a step of a filter has no `function`")?;
         let filter = match function.as_str() {

@@ -2,15 +2,19 @@
 //! the evaluator does the same; anything else is refused.
 //!
 //! Several of lm-eval's modules call their functions alike (`utils.doc_to_text`), and a user may have renamed the module
-//! (`utils_copa.doc_to_text`). So a reference means the built-ins of its function's name in its field's role; when its
-//! module's name holds the family of one of them (`preprocess_winogrande`) only that one; and in the end the fields of the
-//! documents decide, which must be those that the built-in reads.
+//! (`utils_copa.doc_to_text`) or the task. So a reference means the built-ins of its function's name in its field's role;
+//! when the module's or the task's name holds the family of one of them (`preprocess_winogrande`) only that one; and in the
+//! end the fields of the documents decide, which must be those that the built-in reads. Where documents of many tasks have
+//! such fields (`premise` and `hypothesis`), a name has to say it; and lm-eval's tasks that have both name and fields of
+//! another one, and do other things, are known and refused.
 
 use super::metric::Metric;
 
 /// A reference to Python: `module.name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
+    /// The task that names it.
+    pub task: String,
     /// The module, as written.
     pub module: String,
     /// The function's name.
@@ -145,6 +149,19 @@ impl Builtin {
         self.facts().3
     }
 
+    /// Whether its fields are too common to tell it by them.
+    const fn needs_name(self) -> bool {
+        matches!(
+            self,
+            Self::MnliText
+                | Self::ArithmeticDocs
+                | Self::LogiqaText
+                | Self::LogiqaTarget
+                | Self::MedqaText
+                | Self::MedqaTarget
+        )
+    }
+
     /// The metrics that it gives, where it works out results.
     pub const fn metrics(self) -> &'static [Metric] {
         match self {
@@ -158,9 +175,10 @@ impl Builtin {
 
 impl Function {
     /// Reads `module.name`.
-    pub(super) fn parse(reference: &str) -> Option<Self> {
+    pub(super) fn parse(reference: &str, task: &str) -> Option<Self> {
         let (module, name) = reference.rsplit_once('.')?;
         (!module.is_empty() && !name.is_empty()).then(|| Self {
+            task: task.to_owned(),
             module: module.to_owned(),
             name: name.to_owned(),
         })
@@ -168,19 +186,29 @@ impl Function {
 
     /// The built-ins that it may mean in a role.
     pub fn candidates(&self, role: Role) -> Vec<Builtin> {
+        if NAMESAKES.iter().any(|name| self.task.contains(name)) {
+            return Vec::new();
+        }
         let named = |builtin: &Builtin| {
             let (_, function, its_role, _) = builtin.facts();
             function == self.name && its_role == role
         };
+        let is_of_family = |builtin: &Builtin| {
+            let family = builtin.facts().0;
+            self.module.contains(family) || self.task.contains(family)
+        };
         let all: Vec<Builtin> = Builtin::ALL.iter().copied().filter(named).collect();
-        let of_family: Vec<Builtin> = all
-            .iter()
-            .copied()
-            .filter(|builtin| self.module.contains(builtin.facts().0))
-            .collect();
-        if of_family.is_empty() { all } else { of_family }
+        let of_family: Vec<Builtin> = all.iter().copied().filter(is_of_family).collect();
+        if of_family.is_empty() {
+            all.into_iter().filter(|builtin| !builtin.needs_name()).collect()
+        } else {
+            of_family
+        }
     }
 }
+
+/// lm-eval's tasks whose functions have the names of others', read the same fields, and do something else.
+const NAMESAKES: &[&str] = &["egyhellaswag", "darijahellaswag", "icelandic_winogrande"];
 
 #[cfg(test)]
 mod tests {
@@ -188,22 +216,28 @@ mod tests {
 
     #[test]
     fn a_module_names_the_family_or_leaves_it_open() {
-        let candidates = |reference: &str, role| Function::parse(reference).unwrap().candidates(role);
+        let candidates = |reference: &str, task: &str, role| Function::parse(reference, task).unwrap().candidates(role);
         assert_eq!(
-            candidates("preprocess_winogrande.doc_to_text", Role::Text),
+            candidates("preprocess_winogrande.doc_to_text", "t", Role::Text),
             [Builtin::WinograndeText]
         );
         assert_eq!(
-            candidates("utils_copa.doc_to_choice", Role::Choice),
+            candidates("utils_copa.doc_to_choice", "t", Role::Choice),
             [Builtin::CopaChoice]
         );
-        assert!(candidates("utils.doc_to_text", Role::Text).len() > 2);
         assert_eq!(
-            candidates("anything.process_results_mc2", Role::Results),
+            candidates("utils.doc_to_text", "local_mnli", Role::Text),
+            [Builtin::MnliText]
+        );
+        let open = candidates("utils.doc_to_text", "t", Role::Text);
+        assert_eq!(open, [Builtin::CopaText, Builtin::WinograndeText, Builtin::RaceText]);
+        assert_eq!(
+            candidates("anything.process_results_mc2", "t", Role::Results),
             [Builtin::TruthfulqaMc2]
         );
-        assert!(candidates("utils_copa.doc_to_text", Role::Docs).is_empty());
-        assert!(candidates("utils.my_own", Role::Text).is_empty());
-        assert_eq!(Function::parse("no_module"), None);
+        assert!(candidates("utils_copa.doc_to_text", "t", Role::Docs).is_empty());
+        assert!(candidates("utils.my_own", "copa", Role::Text).is_empty());
+        assert!(candidates("preprocess_winogrande.doc_to_text", "icelandic_winogrande", Role::Text).is_empty());
+        assert_eq!(Function::parse("no_module", "t"), None);
     }
 }

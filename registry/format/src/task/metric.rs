@@ -154,9 +154,7 @@ impl Fields {
                 .and_then(Value::as_str)
                 .ok_or("an entry of `metric_list` has no `metric`")?;
             let metric = possible.iter().copied().find(|metric| metric.as_str() == name);
-            let known: Vec<_> = possible.iter().map(|metric| metric.as_str()).collect();
-            let metric =
-                metric.ok_or_else(|| format!("metric `{name}` is not supported here: use {}", known.join(", ")))?;
+            let metric = metric.ok_or_else(|| not_supported(name, possible, results))?;
             for (key, value) in entry.as_mapping().into_iter().flatten() {
                 let key = key.as_str().unwrap_or("?");
                 if !usual(metric, key, value) && !exact_match.take(metric, output, key, value)? {
@@ -173,6 +171,20 @@ impl Fields {
         }
         Ok((metrics, exact_match))
     }
+}
+
+fn not_supported(name: &str, possible: &[Metric], results: Option<&Function>) -> String {
+    if let Some(Function {
+        module, name: function, ..
+    }) = results
+    {
+        return format!(
+            "its field `process_results` is `!function {module}.{function}`, and no function of that name that is built in \
+             gives metric `{name}`: take it away, or prepare the data before"
+        );
+    }
+    let known: Vec<_> = possible.iter().map(|metric| metric.as_str()).collect();
+    format!("metric `{name}` is not supported here: use {}", known.join(", "))
 }
 
 /// What says no more than what the metric is anyway.

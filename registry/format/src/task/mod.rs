@@ -142,7 +142,11 @@ impl TaskFile {
                 ));
             }
         };
-        let fields = Fields { fields, within: "" };
+        let fields = Fields {
+            fields,
+            within: "",
+            task: task.clone(),
+        };
         fields.read(&task).map_err(|what| refused(&task, what))
     }
 }

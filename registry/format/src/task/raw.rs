@@ -218,6 +218,7 @@ fn metrics(list: Option<Value>) -> Result<Vec<GroupMetric>, String> {
         let mut fields = Fields {
             fields,
             within: "aggregate_metric_list.",
+            task: String::new(),
         };
         let metric = GroupMetric {
             metric: fields
