@@ -102,13 +102,13 @@ impl Client {
         Ok(self.send(&call).await?.body)
     }
 
-    /// Renews the lease and says how far the work is.
+    /// Renews the lease, says how far the work is, and waits for the lease to end otherwise, at most `wait_s` seconds.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] when the work belongs to someone else: drop it.
-    pub async fn heartbeat_evaluation(&self, id: Uuid, progress: &Progress) -> Result<RenewedLease> {
-        self.json(Call::post_repeatable(evaluation_path(id, "/heartbeat")).json(progress))
-            .await
+    /// [`Error::LeaseLost`] when the work is cancelled or belongs to someone else: drop it.
+    pub async fn heartbeat_evaluation(&self, id: Uuid, progress: &Progress, wait_s: u64) -> Result<RenewedLease> {
+        let call = Call::post_repeatable(evaluation_path(id, "/heartbeat")).wait_s(wait_s);
+        self.json(call.json(progress)).await
     }
 
     /// Posts a task's scores in place of those posted before.

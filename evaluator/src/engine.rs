@@ -40,8 +40,17 @@ pub struct Description {
     pub n_parameters: u64,
 }
 
-/// Hears how many requests are done, several times a batch; its error ends the work, whose answers nobody wants any more.
-pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+/// What is done of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Requests that are answered.
+    pub n_requests: u64,
+    /// Tokens that were computed for them.
+    pub n_tokens: u64,
+}
+
+/// Hears what is done, several times a batch; its error ends the work, whose answers nobody wants any more.
+pub type Progress<'a> = &'a mut dyn FnMut(Done) -> Result<()>;
 
 /// Something that scores texts.
 pub trait Engine: Send {

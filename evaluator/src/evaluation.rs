@@ -1,27 +1,27 @@
-//! One evaluation under its lease: pull the checkpoint, make the requests, load the model, score and post task by task,
-//! complete.
+//! What one lease asks for: pull the checkpoint, make the requests, load the model, score and post task by task.
 //!
 //! **Invariant:** a task's sample log is stored before its scores, so a scored task is a whole one, and the next lease
-//! goes on behind it. When the lease is lost the engine stops at its next batch.
+//! goes on behind it. When the lease is lost the engine stops at its next layer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use fineline_api::{CompleteEvaluation, Lease, Progress, Reference, result_digest, scores_digest};
+use fineline_api::{Lease, Progress, Reference, result_digest, scores_digest};
 use fineline_client::{Client, PullOptions, pull};
 use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteTask};
 
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Done, Engine, EngineOptions};
 use crate::lent::fetch_tokenizer;
 use crate::task::{Overrides, PreparedTask, TaskResult};
 use crate::worker::{LoadEngine, WorkerOptions};
 
-/// Does what the lease asks for, all but what is scored already.
+/// Does what the lease asks for, all but what is scored already, and returns what its completion has to name.
 ///
 /// # Errors
 /// What the server, the disk, the tasks' files or the model stood in the way with.
@@ -31,7 +31,7 @@ pub(crate) async fn evaluate(
     load: &LoadEngine,
     lease: &Lease,
     progress: &Arc<Mutex<Progress>>,
-) -> Result<()> {
+) -> Result<Digest> {
     let id = lease.evaluation.id;
     let scored = lease.scored.iter().map(|task| (task.task.clone(), task.scores_digest));
     let mut scored: BTreeMap<String, Digest> = scored.collect();
@@ -39,19 +39,23 @@ pub(crate) async fn evaluate(
     fail_point!("worker.prepared");
     let n_total = tasks.iter().map(PreparedTask::n_requests).sum();
     let (done, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| scored.contains_key(task.name()));
+    let n_scored = done.iter().map(PreparedTask::n_requests).sum();
     let mut told = Told {
         progress: Arc::clone(progress),
         task: None,
-        n_before: done.iter().map(PreparedTask::n_requests).sum(),
+        begun: Instant::now(),
+        n_scored,
+        n_before: n_scored,
+        n_tokens_before: 0,
         n_total,
     };
-    told.say(0);
+    told.say(Done::default());
     if !tasks.is_empty() {
         let mut engine = engine(client, options, load, lease).await?;
         for task in tasks {
             let (name, n_requests) = (task.name().to_owned(), task.n_requests());
             told.task = Some(name.clone());
-            let (back, result) = run(engine, task, told.clone()).await?;
+            let (back, n_tokens, result) = run(engine, task, told.clone()).await?;
             engine = back;
             fail_point!("worker.measured");
             client.put_samples(id, &name, Bytes::from(result.samples_jsonl)).await?;
@@ -60,14 +64,10 @@ pub(crate) async fn evaluate(
             fail_point!("worker.scores_posted");
             scored.insert(name, scores_digest(&result.scores));
             told.n_before += n_requests;
+            told.n_tokens_before += n_tokens;
         }
     }
-    let result_digest = result_digest(&scored);
-    fail_point!("worker.completing");
-    client
-        .complete_evaluation(id, &CompleteEvaluation { result_digest })
-        .await?;
-    Ok(())
+    Ok(result_digest(&scored))
 }
 
 /// Pulls the checkpoint and loads it. The folder is gone when this returns: the engine holds the model in memory.
@@ -112,18 +112,29 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
 struct Told {
     progress: Arc<Mutex<Progress>>,
     task: Option<String>,
+    begun: Instant,
+    /// Requests of the tasks that an earlier lease did.
+    n_scored: u64,
     /// Requests of the tasks before this one, whoever did them.
     n_before: u64,
+    /// Tokens computed for the tasks before this one.
+    n_tokens_before: u64,
     n_total: u64,
 }
 
 impl Told {
-    fn say(&self, n_done: u64) {
+    fn say(&self, done: Done) {
+        let n_done = self.n_before + done.n_requests;
+        let (n_mine, n_tokens) = (n_done - self.n_scored, self.n_tokens_before + done.n_tokens);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let left_s = (self.n_total - n_done) as f64 * seconds / n_mine as f64;
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         *progress = Progress {
             task: self.task.clone(),
-            n_done: self.n_before + n_done,
+            n_done,
             n_total: self.n_total,
+            tokens_per_s: (n_tokens > 0).then(|| n_tokens as f64 / seconds),
+            eta_s: (n_mine > 0).then_some(left_s as u64),
         };
     }
 }
@@ -137,22 +148,29 @@ impl Drop for Unwanted {
     }
 }
 
-/// Runs a task on a thread that may block; dropping this ends it at the next batch.
-async fn run(mut engine: Box<dyn Engine>, task: PreparedTask, told: Told) -> Result<(Box<dyn Engine>, TaskResult)> {
+/// Runs a task on a thread that may block, and gives the engine back with the tokens that it computed; dropping this ends it at
+/// its next layer.
+async fn run(
+    mut engine: Box<dyn Engine>,
+    task: PreparedTask,
+    told: Told,
+) -> Result<(Box<dyn Engine>, u64, TaskResult)> {
     let unwanted = Arc::new(AtomicBool::new(false));
     let _unwanted_when_dropped = Unwanted(Arc::clone(&unwanted));
     let run = move || {
         fail_point!("worker.measuring");
-        let mut tell = |n_done: u64| {
+        let mut n_tokens = 0;
+        let mut tell = |done: Done| {
             ensure!(!unwanted.load(Ordering::Relaxed), "the work is dropped");
-            told.say(n_done);
+            n_tokens = done.n_tokens;
+            told.say(done);
             Ok(())
         };
         let result = task.run(&mut *engine, &mut tell);
-        (engine, result)
+        (engine, n_tokens, result)
     };
-    let (engine, result) = tokio::task::spawn_blocking(run).await.context("the engine panicked")?;
-    Ok((engine, result?))
+    let (engine, n_tokens, result) = tokio::task::spawn_blocking(run).await.context("the engine panicked")?;
+    Ok((engine, n_tokens, result?))
 }
 
 /// Fetches the suite's files and makes the requests of its tasks.

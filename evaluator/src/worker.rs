@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Args;
-use fineline_api::{ClaimEvaluation, FailEvaluation, Lease, Progress};
+use fineline_api::{ClaimEvaluation, CompleteEvaluation, FailEvaluation, Lease, Progress};
 use fineline_client::{Client, Error};
+use fineline_format::Digest;
 use fineline_format::suite::EvalDtype;
 use uuid::Uuid;
 
@@ -30,6 +31,9 @@ const REST: Duration = Duration::from_secs(5);
 
 /// How often a worker that is to end when there is no work asks a registry that does not answer.
 const MAX_FAILED_CLAIMS: u32 = 5;
+
+/// How long a worker at work says nothing, at most.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What a worker is told.
 #[derive(Debug, Clone, Args)]
@@ -176,6 +180,11 @@ async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
         outcome = evaluate(&client, options, load, &lease, &progress) => outcome,
         lost = keep(&client, &lease, &progress) => Err(lost.into()),
     };
+    // From here on nothing renews: a renewal that waits would hear of the end as of a loss.
+    let outcome = match outcome {
+        Ok(result_digest) => complete(&client, id, result_digest).await,
+        Err(error) => Err(error),
+    };
     let Err(error) = outcome else {
         fail_point!("worker.completed");
         tracing::info!(evaluation = %id, "evaluated");
@@ -196,6 +205,14 @@ async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
         tracing::warn!(evaluation = %id, %error, "the failure could not be told");
     }
     fail_point!("worker.failed");
+}
+
+async fn complete(client: &Client, id: Uuid, result_digest: Digest) -> Result<()> {
+    fail_point!("worker.completing");
+    client
+        .complete_evaluation(id, &CompleteEvaluation { result_digest })
+        .await?;
+    Ok(())
 }
 
 /// What the network, the registry or the disk did may pass; what the model, the task or its scores are does not.
@@ -223,16 +240,18 @@ fn may_pass(cause: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
-/// Renews the lease until it is lost.
+/// Renews the lease until it is lost. The answer waits until the next is due, so that a loss is heard of at once.
 async fn keep(client: &Client, lease: &Lease, progress: &Mutex<Progress>) -> Error {
-    let every = Duration::from_secs(lease.ttl_s.max(1)) / 4;
+    let every = (Duration::from_secs(lease.ttl_s.max(1)) / 4).min(LONGEST_SILENCE);
+    let mut due = tokio::time::Instant::now();
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep_until(due).await;
+        due = tokio::time::Instant::now() + every;
         let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
         fail_point!("worker.renewing");
         // One that stalls must not keep the next from being said in time.
-        let renewed = tokio::time::timeout(every, client.heartbeat_evaluation(lease.evaluation.id, &said));
-        let Ok(renewed) = renewed.await else {
+        let renewed = client.heartbeat_evaluation(lease.evaluation.id, &said, every.as_secs());
+        let Ok(renewed) = tokio::time::timeout(2 * every, renewed).await else {
             tracing::warn!("a heartbeat was not answered in time");
             continue;
         };

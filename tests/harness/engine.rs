@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use fineline_evaluator::engine::{Answer, Description, Engine, Generation, Progress};
+use fineline_evaluator::engine::{Answer, Description, Done, Engine, Generation, Progress};
 use fineline_evaluator::worker::LoadEngine;
 use fineline_format::suite::EvalDtype;
 
@@ -20,18 +20,25 @@ pub fn load_fake() -> LoadEngine {
 /// Natural log-probability of a byte.
 const PER_BYTE: f64 = -0.5;
 
+fn done(n_requests: usize) -> Done {
+    Done {
+        n_requests: n_requests as u64,
+        n_tokens: 0,
+    }
+}
+
 impl Engine for FakeEngine {
     fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>> {
         let answer = |(_, continuation): &(String, String)| Answer {
             log_likelihood: PER_BYTE * continuation.len() as f64,
             is_greedy: continuation.is_empty(),
         };
-        progress(requests.len() as u64)?;
+        progress(done(requests.len()))?;
         Ok(requests.iter().map(answer).collect())
     }
 
     fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
-        progress(documents.len() as u64)?;
+        progress(done(documents.len()))?;
         Ok(documents
             .iter()
             .map(|document| PER_BYTE * document.len() as f64)
@@ -39,7 +46,7 @@ impl Engine for FakeEngine {
     }
 
     fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>> {
-        progress(requests.len() as u64)?;
+        progress(done(requests.len()))?;
         let last_word = |request: &Generation| request.prompt.split(' ').next_back().unwrap_or_default().to_owned();
         Ok(requests.iter().map(last_word).collect())
     }
@@ -65,8 +72,8 @@ pub fn engine_suite(engine: &mut dyn Engine) {
         pair("Once upon a time", " there was"),
     ];
     let mut done = Vec::new();
-    let mut tell = |n| {
-        done.push(n);
+    let mut tell = |said: Done| {
+        done.push(said.n_requests);
         Ok(())
     };
     let answers = engine.loglikelihood(&requests, &mut tell).expect("answers");

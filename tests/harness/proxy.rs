@@ -42,7 +42,7 @@ impl Exchange {
 #[derive(Debug, Default)]
 struct Log {
     exchanges: Vec<Exchange>,
-    n_asked: usize,
+    asked: Vec<Exchange>,
 }
 
 /// A proxy that ends when it is dropped.
@@ -86,10 +86,10 @@ impl Proxy {
         lock(&self.log).exchanges.clone()
     }
 
-    /// Requests that wait for their answer.
-    pub fn n_open(&self) -> usize {
+    /// Requests of that kind, answered or not.
+    pub fn n_asked(&self, method: &str, path_end: &str) -> usize {
         let log = lock(&self.log);
-        log.n_asked - log.exchanges.len()
+        log.asked.iter().filter(|asked| asked.is(method, path_end)).count()
     }
 }
 
@@ -106,7 +106,7 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, cut: Option<Cut>, lo
                 }
                 if open.is_none() {
                     open = request(part);
-                    lock(log).n_asked += usize::from(open.is_some());
+                    lock(log).asked.extend(open.clone());
                 }
                 server.write_all(part).await?;
             }

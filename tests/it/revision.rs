@@ -231,7 +231,7 @@ async fn a_leased_evaluation_whose_step_is_deleted_goes_to_another_step_and_its_
         .unwrap();
 
     let lost = worker
-        .heartbeat_evaluation(id, &fineline_api::Progress::default())
+        .heartbeat_evaluation(id, &fineline_api::Progress::default(), 0)
         .await;
     assert!(matches!(lost, Err(fineline_client::Error::LeaseLost(_))), "{lost:?}");
     let moved = server.admin.get_evaluation(id).await.unwrap();

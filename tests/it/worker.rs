@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_evaluator::candle::engine::CandleEngine;
-use fineline_evaluator::engine::{Answer, Description, Engine, EngineOptions, Generation, Progress};
+use fineline_evaluator::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
 use fineline_registry::serve::LeaseOptions;
 use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite};
 
@@ -137,7 +137,7 @@ impl Engine for Lasting {
         self.0.send("began").unwrap();
         let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
         while std::time::Instant::now() < end {
-            if let Err(error) = told(0) {
+            if let Err(error) = told(Done::default()) {
                 self.0.send("stopped").unwrap();
                 return Err(error);
             }

@@ -14,7 +14,7 @@ use super::host::{self, Said};
 use super::llama::Llama;
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
-use crate::engine::{Answer, Description, Engine, EngineOptions, Generation, Progress};
+use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
 
@@ -80,7 +80,10 @@ impl CandleEngine {
         let mut answers = vec![nothing; n];
         let mut n_open = vec![0_usize; n];
         rows.iter().for_each(|row| n_open[row.answer] += row.targets.len());
-        let mut n_done = n_open.iter().filter(|&&n| n == 0).count() as u64;
+        let mut done = Done {
+            n_requests: n_open.iter().filter(|&&n| n == 0).count() as u64,
+            n_tokens: 0,
+        };
         let plan = Plan::new(rows);
         self.counts.n_asked += plan.n_asked;
         let mut cache = Cache::default();
@@ -88,8 +91,8 @@ impl CandleEngine {
             let kept = plan.kept_before(pieces.end);
             let (batch, wanted) = batch(&plan, pieces, kept);
             self.check(&batch.ids)?;
-            let hidden = self.model.forward(&batch, &mut cache, &mut || progress(n_done))?;
-            self.counts.n_computed += batch.ids.len() as u64;
+            let hidden = self.model.forward(&batch, &mut cache, &mut || progress(done))?;
+            done.n_tokens += batch.ids.len() as u64;
             cache.retain(|key| kept.iter().any(|&(piece, _)| piece == key));
             for (at, said) in self.read(&hidden, &wanted)? {
                 for (wanted, log_probability) in wanted[at].1.iter().zip(said.log_probabilities) {
@@ -97,14 +100,15 @@ impl CandleEngine {
                     answer.log_likelihood += log_probability;
                     answer.is_greedy &= said.likeliest == wanted.token;
                     n_open[wanted.answer] -= 1;
-                    n_done += u64::from(n_open[wanted.answer] == 0);
+                    done.n_requests += u64::from(n_open[wanted.answer] == 0);
                 }
             }
-            progress(n_done)?;
+            progress(done)?;
         }
         if plan.pieces.is_empty() {
-            progress(n_done)?;
+            progress(done)?;
         }
+        self.counts.n_computed += done.n_tokens;
         Ok(answers)
     }
 

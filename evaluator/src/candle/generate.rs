@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::batch::{Batch, Before, Cache, Key, Source};
 use super::engine::{CandleEngine, Counts};
-use crate::engine::{Generation, Progress};
+use crate::engine::{Done, Generation, Progress};
 
 /// The name under which the common beginning of all prompts is kept; texts have theirs by request.
 const COMMON: Key = usize::MAX;
@@ -38,14 +38,15 @@ pub(super) fn generate(
     let max_kept = engine.options.max_kept_bytes / per_token;
     let mut cache = Cache::default();
     let mut done: Vec<Option<String>> = vec![None; requests.len()];
-    let mut n_done = 0;
 
     let n_common = common(&prompts);
-    let mut counts = Counts::default();
+    let (mut counts, mut n_done) = (Counts::default(), 0);
     if n_common > 0 {
         let mut batch = Batch::default();
         batch.push(&prompts[0][..n_common], 0, Vec::new(), Some((COMMON, n_common)));
-        engine.model.forward(&batch, &mut cache, &mut || progress(0))?;
+        engine
+            .model
+            .forward(&batch, &mut cache, &mut || progress(Done::default()))?;
         counts.n_computed += n_common as u64;
     }
     let before_all = |own: Option<(Key, usize)>| -> Vec<Before> {
@@ -86,7 +87,9 @@ pub(super) fn generate(
             });
             next += 1;
         }
-        let hidden = engine.model.forward(&batch, &mut cache, &mut || progress(n_done))?;
+        let hidden = engine
+            .model
+            .forward(&batch, &mut cache, &mut || progress(said(n_done, counts)))?;
         counts.n_computed += batch.ids.len() as u64;
         for (text, token) in open.iter_mut().zip(engine.next(&hidden, &rows)?) {
             text.tokens.push(token);
@@ -98,11 +101,18 @@ pub(super) fn generate(
             }
         }
         open.retain(|text| done[text.request].is_none());
-        progress(n_done)?;
+        progress(said(n_done, counts))?;
     }
     engine.count(counts);
     let text = |text: Option<String>| text.context("every text has an end");
     done.into_iter().map(text).collect()
+}
+
+fn said(n_requests: u64, counts: Counts) -> Done {
+    Done {
+        n_requests,
+        n_tokens: counts.n_computed,
+    }
 }
 
 /// The tokens of a prompt.

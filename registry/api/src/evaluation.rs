@@ -171,6 +171,12 @@ pub struct Progress {
     pub n_done: u64,
     /// Requests over all tasks.
     pub n_total: u64,
+    /// Tokens that the model computes a second, since the lease began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
+    /// Seconds until all is done, if the rest of the requests goes on as those of this lease did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<u64>,
 }
 
 /// The answer to a heartbeat.

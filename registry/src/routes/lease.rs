@@ -9,6 +9,7 @@ use fineline_api::{
     ClaimEvaluation, CompleteEvaluation, ErrorBody, Evaluation, FailEvaluation, Lease, Progress, RenewedLease, Scope,
     TaskScore,
 };
+use serde::Deserialize;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -16,7 +17,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{Body, Json, JsonList, Path};
+use crate::extract::{Body, Json, JsonList, Path, Query};
+use crate::routes::checkpoint::wait;
 use crate::service::content::MAX_WHOLE_BYTES;
 use crate::service::{self};
 
@@ -56,21 +58,33 @@ async fn claim_evaluation(
     }
 }
 
-/// Keeps a lease. Scope `evaluate`.
+/// `?wait_s=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    /// Seconds to wait for the lease to end otherwise, at most 30.
+    wait_s: Option<u64>,
+}
+
+/// Keeps a lease; with `wait_s` the answer waits, and tells at once when the evaluation is cancelled meanwhile or the lease ends
+/// otherwise. Scope `evaluate`.
 #[utoipa::path(post, path = "/evaluations/{id}/heartbeat", tag = "workers", operation_id = "heartbeat_evaluation",
-    params(("id" = Uuid, Path)), request_body = Progress,
+    params(("id" = Uuid, Path), WaitQuery), request_body = Progress,
     responses((status = 200, body = RenewedLease), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]
 async fn heartbeat_evaluation(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Uuid>,
+    Query(query): Query<WaitQuery>,
     headers: HeaderMap,
     Json(progress): Json<Progress>,
 ) -> ApiResult<Json<RenewedLease>> {
     caller.require(Scope::Evaluate)?;
-    Ok(Json(
-        service::lease::renew(&app, &caller, id, lease(&headers)?, progress).await?,
-    ))
+    let lease = lease(&headers)?;
+    let renewed = service::lease::renew(&app, &caller, id, lease, progress).await?;
+    service::lease::wait(&app, &caller, id, lease, wait(query.wait_s)).await?;
+    Ok(Json(renewed))
 }
 
 /// Replaces the scores of a task. Scope `evaluate`.

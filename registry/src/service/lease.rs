@@ -34,6 +34,9 @@ use crate::service::tokenizer;
 const MAX_FAILURES: i32 = 3;
 const MAX_EXPIRIES: i32 = 5;
 
+/// How often a wait looks whether another replica ended the lease.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What a claim came to.
 enum Claimed {
     Lease(Box<Lease>),
@@ -333,13 +336,13 @@ pub(crate) async fn end(
 
 /// The row of an evaluation whose live lease the caller holds.
 pub(crate) async fn held(
-    txn: &DatabaseTransaction,
+    conn: &impl ConnectionTrait,
     caller: &Caller,
     id: Uuid,
     lease: &str,
 ) -> ApiResult<EvaluationModel> {
-    let row = db::evaluation::find(txn, id).await?;
-    let now = db::now_ms(txn).await?;
+    let row = db::evaluation::find(conn, id).await?;
+    let now = db::now_ms(conn).await?;
     let mine = |row: &EvaluationModel| {
         row.state == EvaluationState::Leased.as_str()
             && row.token_id == caller.token_id
@@ -385,6 +388,22 @@ pub(crate) async fn renew(
     txn.commit().await?;
     counter!("fineline_lease_heartbeats_total").increment(1);
     Ok(RenewedLease { ttl_s })
+}
+
+/// Waits while a lease is held, at most so long.
+///
+/// # Errors
+/// 409 as soon as the lease is lost.
+pub(crate) async fn wait(app: &App, caller: &Caller, id: Uuid, lease: &str, wait: Duration) -> ApiResult<()> {
+    let deadline = tokio::time::Instant::now() + wait;
+    while tokio::time::Instant::now() < deadline {
+        let changed = app.changed.notified();
+        held(app.db.reader(), caller, id, lease).await?;
+        // Another replica may be the one that takes it back.
+        let look_again = (tokio::time::Instant::now() + LOOK_AGAIN).min(deadline);
+        let _ = tokio::time::timeout_at(look_again, changed).await;
+    }
+    Ok(())
 }
 
 /// Ends a try before all scores are there: back in the queue after a while, parked at the third time, or failed for good.

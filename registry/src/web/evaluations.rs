@@ -282,7 +282,12 @@ pub(super) fn what(item: &Evaluation) -> Markup {
                 Some(progress) => {
                     @let label = format!("{} of {} requests", count(progress.n_done), count(progress.n_total));
                     progress value=(progress.n_done) max=(progress.n_total.max(1)) aria-label=(label) {}
-                    " " small { (label) @if let Some(task) = &progress.task { ", at " (task) } }
+                    " " small {
+                        (label)
+                        @if let Some(task) = &progress.task { ", at " (task) }
+                        @if let Some(rate) = progress.tokens_per_s { ", " (count(rate as u64)) " tokens/s" }
+                        @if let Some(left) = progress.eta_s { ", " (count(left)) " s left" }
+                    }
                 }
                 None => small { "the worker has said nothing yet" },
             }

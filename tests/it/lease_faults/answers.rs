@@ -103,13 +103,8 @@ async fn a_worker_that_dies_while_it_waits_for_work_is_given_none() {
     let proxy = Proxy::start(&stage.server.server.url, None).await;
     let waiting = Process(stage.worker(&proxy.url, &run).await.spawn().unwrap());
     stage.until(&run, |now| now.state == EvaluationState::Done).await;
-    let completed = |proxy: &Proxy| {
-        proxy
-            .exchanges()
-            .last()
-            .is_some_and(|last| last.is("POST", "/complete"))
-    };
-    until(async || (completed(&proxy) && proxy.n_open() == 1).then_some(())).await;
+    // The claim that it came with, and the one that waits.
+    until(async || (proxy.n_asked("POST", "/claim") == 2).then_some(())).await;
     drop(waiting);
 
     let other = tiny_llama(stage.server.dir.path(), "other", 8);

@@ -96,8 +96,10 @@ async fn what_waits_says_why_and_what_runs_how_far_it_is() {
         task: Some("tiny".to_owned()),
         n_done: 3,
         n_total: 6,
+        tokens_per_s: Some(1234.5),
+        eta_s: Some(75),
     };
-    worker.heartbeat_evaluation(evaluation.id, &progress).await.unwrap();
+    worker.heartbeat_evaluation(evaluation.id, &progress, 0).await.unwrap();
     for page in ["/evaluations", &one] {
         let runs = browser.get(page).await;
         assert!(
