@@ -43,7 +43,7 @@ impl Tokenizer {
         };
         let (bos, eos) = (special("bos_token")?, special("eos_token")?);
         let id = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
-        let ends: Vec<u32> = id(&eos).into_iter().chain(config.eos_token_id).collect();
+        let ends: Vec<u32> = id(&eos).into_iter().chain(config.eos_token_ids.iter().copied()).collect();
         let prefix = id(&bos).or(config.bos_token_id).or_else(|| ends.first().copied());
         let prefix = prefix.context("the tokenizer has neither a BOS nor an EOS token to begin a text with")?;
         Ok(Self {

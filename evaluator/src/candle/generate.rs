@@ -72,7 +72,7 @@ pub(super) fn generate(
             let own = &prompts[next][n_common..];
             let fits = n_reserved + reserved(next) <= max_kept
                 && batch.ids.len() + own.len() <= engine.options.max_batch_tokens;
-            if !fits && !(open.is_empty() && batch.ids.is_empty()) {
+            if !(fits || open.is_empty() && batch.ids.is_empty()) {
                 break;
             }
             let first = batch.push(own, n_common, before_all(None), Some((next, own.len())));
