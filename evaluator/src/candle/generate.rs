@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::batch::{Batch, Before, Cache, Key, Source};
 use super::engine::{CandleEngine, Counts};
-use crate::engine::{Generation, Progress};
+use crate::engine::{Generation, NotFinite, Progress};
 
 /// The name under which the common beginning of all prompts is kept; texts have theirs by request.
 const COMMON: Key = usize::MAX;
@@ -89,7 +89,8 @@ pub(super) fn generate(
         let hidden = engine.model.forward(&batch, &mut cache, &mut || progress(n_done))?;
         counts.n_computed += batch.ids.len() as u64;
         for (text, token) in open.iter_mut().zip(engine.next(&hidden, &rows)?) {
-            text.tokens.push(token);
+            let request = text.request;
+            text.tokens.push(token.ok_or(NotFinite { request })?);
             if let Some(ended) = ended(engine, &requests[text.request], &text.tokens)? {
                 done[text.request] = Some(ended);
                 n_reserved -= reserved(text.request);
