@@ -1,4 +1,5 @@
-//! Whether a model fits in memory, worked out from its config before anything of it is read.
+//! Whether a model fits in memory, worked out from its config before anything of it is read: with one batch, which is the least
+//! that it is ever asked for. A text longer than a batch takes more, and models that read very long ones are seldom given them.
 //!
 //! What there is is the kernel's word (`MemAvailable`) or the cgroup's, whichever is less: a container's limit does not show
 //! in /proc/meminfo, and a process beyond it is killed without a word.
@@ -16,7 +17,7 @@ use crate::engine::EngineOptions;
 pub struct Needed {
     /// Of its weights, which the CPU has in float32 whatever the dtype, and of the rotary embedding's tables.
     pub weights: u64,
-    /// Of the keys and values of one text of full length: less is never kept.
+    /// Of the keys and values of a batch's tokens.
     pub kept: u64,
     /// Of a batch between the layers, or of a tensor that is being read, whichever is more.
     pub work: u64,
@@ -37,14 +38,14 @@ impl Needed {
         // The output matrix is turned, and so another than the embedding even where both are one.
         let turned = if config.tied { vocabulary * hidden } else { 0 };
         let rotary = size(config.max_length) * head_dim;
-        let n_tokens = size(options.max_batch_tokens.max(config.max_length));
+        let n_tokens = size(options.max_batch_tokens.min(config.max_length));
         let rows = n_tokens * F32 * (6 * hidden + 3 * inner + 4 * heads);
         let logits = 2 * F32 * (n_tokens * vocabulary).min(1 << 25);
         // Read and turned: two copies beside the one that stays.
         let largest = 2 * F32 * hidden * vocabulary.max(inner).max(heads);
         Self {
             weights: F32 * (config.n_parameters() + turned + rotary),
-            kept: 2 * F32 * size(config.n_layers) * size(config.n_kv_heads) * head_dim * size(config.max_length),
+            kept: 2 * F32 * size(config.n_layers) * size(config.n_kv_heads) * head_dim * n_tokens,
             work: largest.max(rows + logits),
         }
     }
