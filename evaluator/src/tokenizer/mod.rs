@@ -115,14 +115,17 @@ impl Tokenizer {
             None => own,
         };
         let (bos, eos) = (named("bos_token", own.0), named("eos_token", own.1));
-        let add_bos = settings.flag("add_bos_token")?.unwrap_or(true);
-        let add_eos = settings.flag("add_eos_token")?.unwrap_or(false);
+        let add = |name: &str, by_default: bool| settings.flag(name).map(|flag| flag.unwrap_or(by_default));
         let adds = match inner {
             Inner::Json(_) => Adds::OwnRule,
-            Inner::SentencePiece(_) => Adds::Tokens(bos.filter(|_| add_bos), eos.filter(|_| add_eos)),
+            Inner::SentencePiece(_) => {
+                let (add_bos, add_eos) = (add("add_bos_token", true)?, add("add_eos_token", false)?);
+                Adds::Tokens(bos.filter(|_| add_bos), eos.filter(|_| add_eos))
+            }
         };
         let ends: Vec<u32> = eos.into_iter().chain(config.eos_token_ids.iter().copied()).collect();
-        let prefix = bos.or(config.bos_token_id).or_else(|| ends.first().copied());
+        // The tokenizer's own before the config's, which lm-eval does not ask.
+        let prefix = bos.or(eos).or(config.bos_token_id).or_else(|| ends.first().copied());
         let prefix = prefix.context("the tokenizer has neither a BOS nor an EOS token to begin a text with")?;
         Ok(Self {
             prefix_text: inner.text(prefix),
