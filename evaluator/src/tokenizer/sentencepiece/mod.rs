@@ -13,7 +13,7 @@ mod proto;
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use prost::Message;
 
 use normalizer::Normalizer;
@@ -38,9 +38,9 @@ pub struct SentencePiece {
     /// The ids of the 256 bytes, when characters without a piece become bytes.
     bytes: Option<Vec<u32>>,
     unknown: u32,
-    /// Ids that begin and end a text.
+    /// The id that begins a text.
     pub bos: Option<u32>,
-    /// The same for its end.
+    /// The id that ends one.
     pub eos: Option<u32>,
 }
 
@@ -110,7 +110,7 @@ impl SentencePiece {
         let Some(model) = model else {
             bail!("`tokenizer.model` is no SentencePiece model, or is damaged: {WAY_OUT}")
         };
-        Self::new(model).with_context(|| format!("`tokenizer.model` can't be used: {WAY_OUT}"))
+        Self::new(model).map_err(|error| anyhow!("`tokenizer.model` can't be used, since {error:#}: {WAY_OUT}"))
     }
 
     fn new(model: ModelProto) -> Result<Self> {
