@@ -27,6 +27,16 @@ pub struct Generation {
     pub max_tokens: usize,
 }
 
+/// Logits of a request that are no finite numbers.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the model's logits for request {request} are not finite: its weights hold NaN or Inf, or its numbers are beyond the dtype"
+)]
+pub struct NotFinite {
+    /// The request, counted from 0: the first of its batch.
+    pub request: usize,
+}
+
 /// What an engine is, for a score's provenance.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -57,7 +67,7 @@ pub trait Engine: Send {
     /// The log-likelihood of each (context, continuation).
     ///
     /// # Errors
-    /// When the device or the tokenizer fails, and what `progress` gives.
+    /// When the device or the tokenizer fails, [`NotFinite`], and what `progress` gives.
     fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>>;
 
     /// The log-likelihood of each whole document, read in windows of the model's length.

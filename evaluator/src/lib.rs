@@ -17,6 +17,7 @@ pub mod demo;
 pub mod engine;
 mod evaluation;
 mod lent;
+pub mod memory;
 pub mod task;
 pub mod tokenizer;
 pub mod weights;

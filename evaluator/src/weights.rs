@@ -1,4 +1,7 @@
 //! A checkpoint's weights from a local folder, in whichever container and sharding, as tensors of one dtype.
+//!
+//! Files are mapped into memory where the system can, so that a tensor is copied once, from the page cache to where it stays,
+//! and what was read can be given back at any time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,22 +11,54 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use fineline_format::weights::{index_path, read_tensor, read_tensors, weight_files};
-use fineline_format::{Container, Digest, Dtype, FileEntry, Manifest, ReadAt};
+use fineline_format::{Container, Digest, Dtype, FileEntry, Manifest, ReadAt, TensorLayout};
+use memmap2::Mmap;
 
 /// A file as the format's readers take it.
 #[derive(Debug)]
-struct Local {
-    file: File,
-    size_bytes: u64,
+enum Local {
+    Mapped(Mmap),
+    File { file: File, size_bytes: u64 },
+}
+
+impl Local {
+    #[expect(unsafe_code, reason = "a file is mapped into memory")]
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let size_bytes = file.metadata()?.len();
+        // SAFETY: the worker's copy of a checkpoint is in a folder of its own, which nothing writes to once it was pulled
+        // and hashed. Whoever cuts a file while it is loaded ends the process (SIGBUS); no memory but the file's is read.
+        match unsafe { Mmap::map(&file) } {
+            Ok(map) if map.len() as u64 == size_bytes => Ok(Self::Mapped(map)),
+            _ => Ok(Self::File { file, size_bytes }),
+        }
+    }
+
+    /// A part of the file, where it is mapped.
+    fn part(&self, offset: u64, size_bytes: u64) -> Option<&[u8]> {
+        let Self::Mapped(map) = self else { return None };
+        let (begin, size) = (usize::try_from(offset).ok()?, usize::try_from(size_bytes).ok()?);
+        map.get(begin..begin.checked_add(size)?)
+    }
 }
 
 impl ReadAt for Local {
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        match self {
+            Self::Mapped(map) => map.len() as u64,
+            Self::File { size_bytes, .. } => *size_bytes,
+        }
     }
 
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        match self {
+            Self::File { file, .. } => file.read_exact_at(buf, offset),
+            Self::Mapped(_) => {
+                let part = self.part(offset, buf.len() as u64);
+                buf.copy_from_slice(part.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -68,11 +103,7 @@ impl Weights {
             device: device.clone(),
         };
         for shard in &found.shards {
-            let file = File::open(dir.join(shard)).with_context(|| format!("file `{shard}`"))?;
-            let local = Local {
-                size_bytes: file.metadata()?.len(),
-                file,
-            };
+            let local = Local::open(&dir.join(shard)).with_context(|| format!("file `{shard}`"))?;
             let container = Container::of(&local, shard)?;
             for tensor in read_tensors(&local, container, shard)? {
                 let name = tensor.name.clone();
@@ -93,7 +124,7 @@ impl Weights {
     /// When it is missing, of another shape, or of a dtype that holds no weights.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let Some((file, tensor)) = self.tensors.remove(name) else {
-            bail!("tensor `{name}` is missing")
+            bail!("tensor `{name}` is missing: it should have shape {shape:?}")
         };
         let found: Vec<usize> = tensor.shape.iter().map(|&dim| dim as usize).collect();
         ensure!(
@@ -106,8 +137,16 @@ impl Weights {
             Dtype::Bf16 => DType::BF16,
             other => bail!("tensor `{name}` is {other}: weights are F32, F16 or BF16"),
         };
-        let bytes = read_tensor(&self.files[file], &tensor)?;
-        Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &self.device)?.to_dtype(self.dtype)?)
+        let file = &self.files[file];
+        let mapped = match tensor.layout {
+            TensorLayout::Contiguous { offset, size_bytes } => file.part(offset, size_bytes),
+            TensorLayout::Strided { .. } => None,
+        };
+        let read = match mapped {
+            Some(bytes) => Tensor::from_raw_buffer(bytes, dtype, shape, &self.device),
+            None => Tensor::from_raw_buffer(&read_tensor(file, &tensor)?, dtype, shape, &self.device),
+        };
+        Ok(read.with_context(|| format!("tensor `{name}`"))?.to_dtype(self.dtype)?)
     }
 
     /// Whether a tensor is there.

@@ -21,6 +21,7 @@ use crate::candle::engine::CandleEngine;
 use crate::config::ARCHITECTURE;
 use crate::engine::{Engine, EngineOptions};
 use crate::evaluation::evaluate;
+use crate::memory;
 use crate::task::VERSION;
 
 /// How long the server is asked to wait for work to appear.
@@ -115,7 +116,7 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
     let mut claim = ClaimEvaluation {
         worker: name.to_owned(),
         device: options.device.clone(),
-        memory_bytes: memory_bytes(),
+        memory_bytes: memory::total_bytes(),
         dtypes: [EvalDtype::Float32, EvalDtype::Bfloat16, EvalDtype::Float16]
             .map(|d| d.to_string())
             .to_vec(),
@@ -159,14 +160,6 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
 /// Random throughout: a lease's token follows from it.
 fn new_claim_id() -> Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()
-}
-
-/// What the machine has, by the kernel's word; 0 when it does not say.
-fn memory_bytes() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib: Option<u64> = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 /// Does the work of a lease and says how it ended.

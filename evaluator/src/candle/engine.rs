@@ -14,7 +14,8 @@ use super::host::{self, Said};
 use super::llama::Llama;
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
-use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
+use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress};
+use crate::memory::{self, Needed};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
 
@@ -45,10 +46,14 @@ impl CandleEngine {
     /// Loads a checkpoint from a local folder.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or the model is none that we compute.
-    pub fn load(dir: &Path, device: &Device, options: EngineOptions) -> Result<Self> {
+    /// When a file is missing or damaged, or the model is none that we compute or does not fit in memory.
+    pub fn load(dir: &Path, device: &Device, mut options: EngineOptions) -> Result<Self> {
         let json = std::fs::read(dir.join("config.json")).context("config.json")?;
         let config = Config::parse(&json)?;
+        if let (true, Some(available)) = (device.is_cpu(), memory::available_bytes()) {
+            let left = Needed::of(&config, &options).check(available)?;
+            options.max_kept_bytes = options.max_kept_bytes.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
         let dtype = match options.dtype {
             EvalDtype::Float32 => DType::F32,
             EvalDtype::Bfloat16 => DType::BF16,
@@ -94,7 +99,12 @@ impl CandleEngine {
             let hidden = self.model.forward(&batch, &mut cache, &mut || progress(done))?;
             done.n_tokens += batch.ids.len() as u64;
             cache.retain(|key| kept.iter().any(|&(piece, _)| piece == key));
-            for (at, said) in self.read(&hidden, &wanted)? {
+            let all_said = self.read(&hidden, &wanted)?;
+            let broken = all_said.iter().filter(|(_, said)| !said.is_finite);
+            if let Some(request) = broken.flat_map(|&(at, _)| wanted[at].1).map(|w| w.answer).min() {
+                return Err(NotFinite { request }.into());
+            }
+            for (at, said) in all_said {
                 for (wanted, log_probability) in wanted[at].1.iter().zip(said.log_probabilities) {
                     let answer = &mut answers[wanted.answer];
                     answer.log_likelihood += log_probability;
@@ -153,13 +163,13 @@ impl CandleEngine {
         }
     }
 
-    /// The next token after each row of hidden states: the likeliest.
-    pub(super) fn next(&self, hidden: &Tensor, rows: &[u32]) -> Result<Vec<u32>> {
+    /// The next token after each row of hidden states: the likeliest; `None` where the logits are not finite.
+    pub(super) fn next(&self, hidden: &Tensor, rows: &[u32]) -> Result<Vec<Option<u32>>> {
         let wanted: Vec<(u32, &[Wanted])> = rows.iter().map(|&row| (row, &[][..])).collect();
         Ok(self
             .read(hidden, &wanted)?
             .into_iter()
-            .map(|(_, said)| said.likeliest)
+            .map(|(_, said)| said.is_finite.then_some(said.likeliest))
             .collect())
     }
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::batch::{Batch, Before, Cache, Key, Source};
 use super::engine::{CandleEngine, Counts};
-use crate::engine::{Done, Generation, Progress};
+use crate::engine::{Done, Generation, NotFinite, Progress};
 
 /// The name under which the common beginning of all prompts is kept; texts have theirs by request.
 const COMMON: Key = usize::MAX;
@@ -73,7 +73,7 @@ pub(super) fn generate(
             let own = &prompts[next][n_common..];
             let fits = n_reserved + reserved(next) <= max_kept
                 && batch.ids.len() + own.len() <= engine.options.max_batch_tokens;
-            if !fits && !(open.is_empty() && batch.ids.is_empty()) {
+            if !(fits || open.is_empty() && batch.ids.is_empty()) {
                 break;
             }
             let first = batch.push(own, n_common, before_all(None), Some((next, own.len())));
@@ -92,7 +92,8 @@ pub(super) fn generate(
             .forward(&batch, &mut cache, &mut || progress(said(n_done, counts)))?;
         counts.n_computed += batch.ids.len() as u64;
         for (text, token) in open.iter_mut().zip(engine.next(&hidden, &rows)?) {
-            text.tokens.push(token);
+            let request = text.request;
+            text.tokens.push(token.ok_or(NotFinite { request })?);
             if let Some(ended) = ended(engine, &requests[text.request], &text.tokens)? {
                 done[text.request] = Some(ended);
                 n_reserved -= reserved(text.request);

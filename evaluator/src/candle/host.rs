@@ -21,7 +21,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
     let value = (p * r * r + r + 1.0) * power;
     if x < -87.3 { 0.0 } else { value }
@@ -87,6 +87,8 @@ pub(crate) struct Said {
     pub(crate) log_probabilities: Vec<f64>,
     /// The first of equals.
     pub(crate) likeliest: u32,
+    /// Whether the row has neither NaN nor +Inf, and none of these log-probabilities is -Inf.
+    pub(crate) is_finite: bool,
 }
 
 /// Reads rows of logits [n, V]: `tokens` are those that each is asked for.
@@ -101,11 +103,11 @@ fn said(row: &[f32], tokens: &[u32]) -> Said {
     let part = |block: &[f32]| block.iter().map(|&logit| exp(logit - largest)).sum::<f32>();
     let sum: f64 = row.chunks(64).map(|block| f64::from(part(block))).sum();
     let all = f64::from(largest) + sum.ln();
+    let log_probability = |&token: &u32| f64::from(row[token as usize]) - all;
+    let log_probabilities: Vec<f64> = tokens.iter().map(log_probability).collect();
     Said {
-        log_probabilities: tokens
-            .iter()
-            .map(|&token| f64::from(row[token as usize]) - all)
-            .collect(),
+        is_finite: all.is_finite() && log_probabilities.iter().all(|value| value.is_finite()),
+        log_probabilities,
         likeliest: likeliest as u32,
     }
 }
@@ -141,6 +143,15 @@ mod tests {
         assert!((said[0].log_probabilities[0] - 0.6_f64.ln()).abs() < 1e-6);
         assert!((said[0].log_probabilities[1] - 0.2_f64.ln()).abs() < 1e-6);
         assert_eq!((said[0].likeliest, said[1].likeliest), (1, 0));
-        assert!(read(&[f32::NAN, 0.0], 2, &[vec![1]])[0].log_probabilities[0].is_nan());
+        assert!(said.iter().all(|said| said.is_finite));
+        for row in [
+            [f32::NAN, 0.0],
+            [0.0, f32::NAN],
+            [f32::INFINITY, 0.0],
+            [0.0, f32::NEG_INFINITY],
+        ] {
+            assert!(!read(&row, 2, &[vec![1]])[0].is_finite, "{row:?}");
+        }
+        assert!(read(&[f32::NEG_INFINITY, 0.0], 2, &[vec![1]])[0].is_finite);
     }
 }

@@ -194,8 +194,8 @@ impl Llama {
         let [queries, keys, values] = [&layer.q, &layer.k, &layer.v].map(|weight| x.matmul(weight));
         let (queries, keys, values) = (self.settle(queries?)?, self.settle(keys?)?, self.settle(values?)?);
         let (queries, keys) = (
-            self.rotated(queries, heads.n, angles)?,
-            self.rotated(keys, heads.n_kv, angles)?,
+            self.rotated(&queries, heads.n, angles)?,
+            self.rotated(&keys, heads.n_kv, angles)?,
         );
         let seen = if self.device.is_cpu() {
             let numbers = (on_host(&queries)?, on_host(&keys)?, on_host(&values)?);
@@ -216,10 +216,10 @@ impl Llama {
     }
 
     /// Rotary embedding (Su et al., 2021) of [N, heads · D] by cos and sin [N, D / 2].
-    fn rotated(&self, x: Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
+    fn rotated(&self, x: &Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
         if self.device.is_cpu() {
-            let mut numbers = on_host(&x)?;
+            let mut numbers = on_host(x)?;
             host::rotate(
                 &mut numbers,
                 width,
@@ -240,13 +240,11 @@ fn on_host(x: &Tensor) -> Result<Vec<f32>> {
     Ok(x.flatten_all()?.to_vec1()?)
 }
 
-/// cos and sin of position times frequency, frequency i being theta^(-2i / D), in float32.
+/// cos and sin of position times frequency.
 fn rotary(config: &Config, device: &Device) -> Result<(Tensor, Tensor)> {
-    let half = config.head_dim / 2;
-    let frequency = |i: usize| 1.0 / (config.rope_theta as f32).powf(2.0 * i as f32 / config.head_dim as f32);
-    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    let frequencies = config.rope.frequencies(config.head_dim);
+    let frequencies = Tensor::from_vec(frequencies, (1, config.head_dim / 2), device)?;
     let positions: Vec<f32> = (0..config.max_length).map(|position| position as f32).collect();
-    let frequencies = Tensor::from_vec(frequencies, (1, half), device)?;
     let angles = Tensor::from_vec(positions, (config.max_length, 1), device)?.matmul(&frequencies)?;
     Ok((angles.cos()?, angles.sin()?))
 }

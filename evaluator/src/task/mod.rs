@@ -23,7 +23,7 @@ use fineline_api::TaskScore;
 use fineline_format::task::{Function, OutputType, Pool, Role, Sampler, Source, TaskFile};
 use serde_json::Value;
 
-use crate::engine::{Answer, Description, Engine, Generation, Progress};
+use crate::engine::{Answer, Description, Engine, Generation, NotFinite, Progress};
 use filter::Pipeline;
 use outcome::{Item, Matcher};
 use prompt::Prompter;
@@ -166,7 +166,7 @@ impl PreparedTask {
     /// When the engine fails, `progress` ends the work, or the engine gives what is no finite number.
     pub fn run(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<TaskResult> {
         let name = &self.file.task;
-        let said = self.ask(engine, progress)?;
+        let said = self.ask(engine, progress).map_err(|error| self.named(error))?;
         let provenance = self.provenance(&engine.describe());
         let mut result = TaskResult {
             scores: Vec::new(),
@@ -241,11 +241,23 @@ impl PreparedTask {
             given as u64 == n,
             "task `{name}`: the engine gives {given} answers to {n} requests"
         );
-        if let Some(bad) = answers.iter().find(|answer| !answer.log_likelihood.is_finite()) {
-            let value = bad.log_likelihood;
-            bail!("task `{name}`: the model gives the log-likelihood {value}: its weights hold NaN or Inf");
+        if let Some(request) = answers.iter().position(|answer| !answer.log_likelihood.is_finite()) {
+            return Err(NotFinite { request }.into());
         }
         Ok(AllSaid::Answers(answers))
+    }
+
+    /// Names the document whose request an engine's error names.
+    fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(&NotFinite { request }) = error.downcast_ref() else {
+            return error;
+        };
+        let ends = self.samples.iter().scan(0, |end, sample| {
+            *end += sample.requests.len();
+            Some(*end)
+        });
+        let document = ends.take_while(|&end| end <= request).count();
+        error.context(format!("task `{}`: document {document}", self.file.task))
     }
 
     /// The metrics of a sample under a filter; writes its line of the log.

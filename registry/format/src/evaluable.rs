@@ -7,13 +7,18 @@
 use crate::Manifest;
 use crate::weights::form_path;
 
-/// What a tokenizer consists of, `tokenizer.json` at least.
+/// What a tokenizer consists of, one of the first two at least; where both are there the first is read.
 pub const TOKENIZER_FILES: [&str; 4] = [
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
 ];
+
+/// Whether a checkpoint has a tokenizer of its own.
+pub fn has_tokenizer(manifest: &Manifest) -> bool {
+    TOKENIZER_FILES[..2].iter().any(|path| manifest.get(path).is_some())
+}
 
 /// What stands between a checkpoint and its evaluation, and what to do about it; `None` when nothing does.
 /// `has_weights` says whether tensors could be read from it, `has_tokenizer` whether one is there, of its own or of its
@@ -28,14 +33,7 @@ pub fn obstacle(manifest: &Manifest, has_weights: bool, has_tokenizer: bool) -> 
     if has_tokenizer {
         return None;
     }
-    let only_sentencepiece = manifest.get("tokenizer.model").is_some() && manifest.get("tokenizer.json").is_none();
-    Some(if only_sentencepiece {
-        "no tokenizer.json, `tokenizer.model` alone is not read: convert it (transformers' \
-            `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`) and push it, or set the run's default (`fineline run tokenizer`)"
-            .to_owned()
-    } else {
-        "no tokenizer: push one, or set the run's default (`fineline run tokenizer`)".to_owned()
-    })
+    Some("no tokenizer: push one, or set the run's default (`fineline run tokenizer`)".to_owned())
 }
 
 /// A trainer's own way to keep a model, by the name of one of its files.
@@ -94,7 +92,7 @@ mod tests {
             digest: Digest::of(b""),
         };
         let manifest = Manifest::new(paths.iter().map(entry).collect()).unwrap();
-        obstacle(&manifest, has_weights, manifest.get("tokenizer.json").is_some())
+        obstacle(&manifest, has_weights, has_tokenizer(&manifest))
     }
 
     #[test]
@@ -148,7 +146,9 @@ mod tests {
         assert_eq!(told(&[&model[..], &trained].concat(), true), None);
         assert!(told(&model[1..], true).unwrap().contains("no config.json"));
         assert!(told(&model[..2], true).unwrap().contains("no tokenizer:"));
-        let old = told(&["config.json", "pytorch_model.bin", "tokenizer.model"], true).unwrap();
-        assert!(old.contains("`tokenizer.model` alone"), "{old}");
+        let openllama = ["config.json", "pytorch_model.bin", "tokenizer.model"];
+        assert_eq!(told(&openllama, true), None);
+        let half = ["config.json", "pytorch_model.bin", "tokenizer_config.json"];
+        assert!(told(&half, true).unwrap().contains("no tokenizer:"));
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use fineline_format::evaluable::TOKENIZER_FILES;
+use fineline_format::evaluable::{TOKENIZER_FILES, has_tokenizer};
 use fineline_format::{Digest, Manifest};
 use serde_json::{Value, json};
 
 use crate::db::tokenizer::TokenizerFiles;
 
-/// The tokenizer of a checkpoint's own: all of its files that belong to one, when tokenizer.json is among them.
+/// The tokenizer of a checkpoint's own: all of its files that belong to one, when they are enough.
 pub(crate) fn own_tokenizer(manifest: &Manifest) -> Option<TokenizerFiles> {
     let digest = |name: &str| manifest.get(name).map(|file| file.digest);
-    digest("tokenizer.json")?;
+    if !has_tokenizer(manifest) {
+        return None;
+    }
     let files = TOKENIZER_FILES.into_iter();
     Some(
         files
@@ -75,6 +77,8 @@ mod tests {
         assert_eq!(own(&readme, weights), base);
         assert_ne!(own(&tokenizer, weights), base);
         assert_eq!(own(&readme, None), None);
+        let sentencepiece = manifest(&[("config.json", b"c"), ("tokenizer.model", b"m")]);
+        assert!(own(&sentencepiece, weights).is_some_and(|model| Some(model) != base));
         assert_eq!(own(&manifest(&[("config.json", b"c")]), weights), None);
     }
 

@@ -125,11 +125,13 @@ async fn warnings(app: &App, run: &RunRow, revision: &RevisionRow, examined: &Ex
 async fn compare(app: &App, before: &RevisionRow, examined: &Examined) -> ApiResult<Vec<String>> {
     let mut warnings = Vec::new();
     let manifest = possession::manifest(app, before).await?;
-    let tokenizer = |manifest: &Manifest| manifest.get("tokenizer.json").map(|file| file.digest);
-    if let (Some(was), Some(is)) = (tokenizer(&manifest), tokenizer(&examined.manifest))
-        && was != is
-    {
-        warnings.push(format!("`tokenizer.json` is another than at step {}", before.step));
+    for name in ["tokenizer.json", "tokenizer.model"] {
+        let tokenizer = |manifest: &Manifest| manifest.get(name).map(|file| file.digest);
+        if let (Some(was), Some(is)) = (tokenizer(&manifest), tokenizer(&examined.manifest))
+            && was != is
+        {
+            warnings.push(format!("`{name}` is another than at step {}", before.step));
+        }
     }
     let was = checkpoint::tensors(app, before).await?;
     let was: BTreeSet<_> = was.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();

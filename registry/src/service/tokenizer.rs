@@ -35,7 +35,10 @@ pub(crate) async fn set(app: &App, caller: &Caller, run: &RunRow, new: SetTokeni
     let revision = checkpoint::resolve(app, caller, &source, &new.reference).await?;
     let manifest = possession::manifest(app, &revision).await?;
     let files = model::own_tokenizer(&manifest).ok_or_else(|| {
-        let message = format!("checkpoint `{}@{}` has no tokenizer.json", new.run, new.reference);
+        let message = format!(
+            "checkpoint `{}@{}` has neither tokenizer.json nor tokenizer.model",
+            new.run, new.reference
+        );
         ApiError::unprocessable(message).hint("push the tokenizer's files as a step of a run, and name that")
     })?;
     if let Some(large) = manifest

@@ -2,11 +2,17 @@
 //! passed over gives another model without a word.
 //!
 //! Takes transformers' v4 form (`rope_theta`, `rope_scaling`, `torch_dtype`) and its v5 form (`rope_parameters`,
-//! `dtype`), and old files that lack `num_key_value_heads`, `rope_theta` and `head_dim`.
+//! `dtype`), and old files that lack `num_key_value_heads`, `rope_theta` and `head_dim`. What a file does not say is as
+//! transformers' `LlamaConfig` has it.
+
+mod fields;
+pub mod rope;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use self::rope::Rope;
 
 /// The one architecture that is computed.
 pub const ARCHITECTURE: &str = "LlamaForCausalLM";
@@ -37,18 +43,19 @@ pub struct Config {
     pub head_dim: usize,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
-    /// The longest input.
+    /// The longest input: lm-eval's rule, by which a LLaMA's config always says it and the tokenizer's `model_max_length` is
+    /// never asked.
     pub max_length: usize,
     /// Of RMSNorm.
     pub rms_norm_eps: f64,
-    /// Base of the rotary embedding's frequencies.
-    pub rope_theta: f64,
+    /// The rotary embedding.
+    pub rope: Rope,
     /// Whether the embedding is the output matrix too.
     pub tied: bool,
     /// The id of the token that begins a text.
     pub bos_token_id: Option<u32>,
-    /// The id of the token that ends a text.
-    pub eos_token_id: Option<u32>,
+    /// The ids of the tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +71,7 @@ struct Raw {
     head_dim: Option<usize>,
     vocab_size: usize,
     max_position_embeddings: Option<usize>,
+    n_positions: Option<usize>,
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<Map<String, Value>>,
@@ -74,7 +82,16 @@ struct Raw {
     quantization_config: Option<Value>,
     partial_rotary_factor: Option<f64>,
     bos_token_id: Option<Value>,
+    #[serde(default = "default_eos")]
     eos_token_id: Option<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// An absent field is transformers' 2; null is none.
+#[expect(clippy::unnecessary_wraps, reason = "the field's type")]
+fn default_eos() -> Option<Value> {
+    Some(Value::from(2))
 }
 
 impl Config {
@@ -85,8 +102,10 @@ impl Config {
     pub fn parse(json: &[u8]) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(json).context("config.json can't be read")?;
         check_sizes(&raw)?;
+        fields::check(&raw.rest)?;
         let architecture = raw.architectures.as_ref().and_then(|list| list.first());
         if let Some(other) = architecture.filter(|name| *name != ARCHITECTURE) {
+            let other: String = other.chars().take(80).collect();
             bail!("architecture `{other}` is not supported: only `{ARCHITECTURE}` is");
         }
         if let Some(other) = raw.model_type.as_deref().filter(|name| *name != "llama") {
@@ -96,7 +115,10 @@ impl Config {
             bail!("hidden_act `{other}` is not supported: only `silu` is");
         }
         for (field, value) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
-            ensure!(!value.unwrap_or(false), "`{field}: true` is not supported");
+            ensure!(
+                !value.unwrap_or(false),
+                "`{field}: true` is not supported: biases are not computed"
+            );
         }
         ensure!(
             raw.quantization_config.is_none(),
@@ -117,7 +139,11 @@ impl Config {
             "`head_dim` is missing"
         );
         let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / n_heads);
-        let max_length = raw.max_position_embeddings.unwrap_or(2048);
+        ensure!(
+            head_dim.is_multiple_of(2),
+            "`head_dim` is {head_dim}: a rotary embedding needs an even one"
+        );
+        let max_length = raw.n_positions.or(raw.max_position_embeddings).unwrap_or(2048);
         ensure!(
             max_length * head_dim <= MAX_ROTARY,
             "`max_position_embeddings` of {max_length} by `head_dim` of {head_dim} makes a table of more than \
@@ -133,10 +159,10 @@ impl Config {
             vocab_size: raw.vocab_size,
             max_length,
             rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
-            rope_theta: rope_theta(raw.rope_theta, raw.rope_scaling, raw.rope_parameters)?,
+            rope: Rope::parse(raw.rope_theta, raw.rope_scaling, raw.rope_parameters, max_length)?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
-            bos_token_id: token_id(raw.bos_token_id.as_ref()),
-            eos_token_id: token_id(raw.eos_token_id.as_ref()),
+            bos_token_id: token_ids(raw.bos_token_id.as_ref()).first().copied(),
+            eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
         })
     }
 
@@ -161,6 +187,7 @@ fn check_sizes(raw: &Raw) -> Result<()> {
         ("head_dim", raw.head_dim, MAX_HEAD_DIM),
         ("vocab_size", Some(raw.vocab_size), MAX_VOCAB),
         ("max_position_embeddings", raw.max_position_embeddings, MAX_POSITIONS),
+        ("n_positions", raw.n_positions, MAX_POSITIONS),
     ];
     for (field, size, most) in sizes {
         let size = size.unwrap_or(1);
@@ -171,51 +198,20 @@ fn check_sizes(raw: &Raw) -> Result<()> {
     Ok(())
 }
 
-/// One id, or the first of several.
-fn token_id(value: Option<&Value>) -> Option<u32> {
-    let value = value?;
-    let first = value.as_array().map_or(Some(value), |list| list.first())?;
-    u32::try_from(first.as_u64()?).ok()
-}
-
-fn rope_theta(
-    theta: Option<f64>,
-    scaling: Option<Map<String, Value>>,
-    parameters: Option<Map<String, Value>>,
-) -> Result<f64> {
-    let mut found = theta;
-    for (name, fields) in [("rope_scaling", scaling), ("rope_parameters", parameters)] {
-        for (key, value) in fields.into_iter().flatten() {
-            match key.as_str() {
-                "rope_type" | "type" => {
-                    let kind = value.as_str().unwrap_or("?");
-                    ensure!(
-                        kind == "default",
-                        "rope type `{kind}` is not supported: only `default` is"
-                    );
-                }
-                "rope_theta" => {
-                    let value = value
-                        .as_f64()
-                        .with_context(|| format!("`{name}.rope_theta` is no number"))?;
-                    ensure!(
-                        found.is_none_or(|found| found == value),
-                        "`rope_theta` stands twice with two values"
-                    );
-                    found = Some(value);
-                }
-                "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
-                other => bail!("`{name}.{other}` is not supported"),
-            }
-        }
-    }
-    let theta = found.unwrap_or(10_000.0);
-    ensure!(theta > 0.0, "`rope_theta` is {theta}: it must be above 0");
-    Ok(theta)
+/// One id, or several.
+fn token_ids(value: Option<&Value>) -> Vec<u32> {
+    let all = match value {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    let id = |id: &Value| u32::try_from(id.as_u64()?).ok();
+    all.iter().filter_map(id).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::rope::Scaling;
     use super::*;
 
     const SHAPE: &str =
@@ -230,26 +226,56 @@ mod tests {
         let v4 = parse(r#","rope_theta":500000.0,"rope_scaling":null"#).unwrap();
         let v5 = parse(r#","rope_parameters":{"rope_theta":500000.0,"rope_type":"default"}"#).unwrap();
         assert_eq!(v4, v5);
-        assert_eq!(v4.rope_theta, 500_000.0);
+        assert_eq!(v4.rope.theta, 500_000.0);
     }
 
     #[test]
     fn old_configs_have_their_defaults() {
         let config = parse("").unwrap();
         assert_eq!(
-            (config.n_kv_heads, config.head_dim, config.rope_theta, config.max_length),
+            (config.n_kv_heads, config.head_dim, config.rope.theta, config.max_length),
             (8, 8, 10_000.0, 2048)
         );
+        assert_eq!(
+            parse(r#","n_positions":64,"max_position_embeddings":128"#)
+                .unwrap()
+                .max_length,
+            64
+        );
+        assert_eq!(config.eos_token_ids, [2]);
+        assert_eq!(parse(r#","eos_token_id":[5,7]"#).unwrap().eos_token_ids, [5, 7]);
+        assert!(parse(r#","eos_token_id":null"#).unwrap().eos_token_ids.is_empty());
     }
 
     #[test]
     fn what_is_not_computed_is_refused_by_name() {
         for (extra, expected) in [
-            (r#","rope_scaling":{"type":"linear","factor":2.0}"#, "`linear`"),
+            (r#","rope_scaling":{"type":"dynamic","factor":2.0}"#, "`dynamic`"),
+            (r#","rope_scaling":{"type":"linear"}"#, "needs `factor`"),
+            (r#","rope_scaling":{"type":"linear","factor":0}"#, "must be above 0"),
+            (
+                r#","rope_scaling":{"type":"linear","rope_type":"default","factor":2.0}"#,
+                "stands twice",
+            ),
+            (
+                r#","rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":4.0,"high_freq_factor":4.0}"#,
+                "`high_freq_factor` is 4",
+            ),
+            (
+                r#","rope_scaling":{"rope_type":"linear","factor":8.0,"low_freq_factor":4.0}"#,
+                "has no `low_freq_factor`",
+            ),
+            (r#","embedding_multiplier":12.0"#, "`embedding_multiplier`"),
+            (r#","sliding_window":4096"#, "`sliding_window`"),
+            (r#","auto_map":{"AutoModel":"modeling.X"}"#, "`auto_map`"),
+            (r#","rope_interleaved":true"#, "`rope_interleaved` is true"),
+            (r#","repetition_penalty":1.1"#, "`repetition_penalty` is 1.1"),
+            (r#","head_dim":7"#, "`head_dim` is 7"),
+            (r#","mlp_bias":true"#, "`mlp_bias: true`"),
             (r#","rope_parameters":{"rope_type":"yarn"}"#, "`yarn`"),
             (
                 r#","rope_parameters":{"rope_type":"default","factor":8.0}"#,
-                "`rope_parameters.factor`",
+                "has no `factor`",
             ),
             (
                 r#","rope_theta":1.0,"rope_parameters":{"rope_theta":2.0}"#,
@@ -262,6 +288,37 @@ mod tests {
         ] {
             let error = format!("{:#}", parse(extra).unwrap_err());
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn released_configs_are_read() {
+        // OpenLLaMA 7B, TinyLlama 1.1B, SmolLM2 135M and Llama 3.2 1B by their fields.
+        for (fields, scaling) in [
+            (
+                r#""architectures":["LlamaForCausalLM"],"bos_token_id":1,"eos_token_id":2,"hidden_act":"silu","hidden_size":4096,"initializer_range":0.02,"intermediate_size":11008,"max_position_embeddings":2048,"model_type":"llama","num_attention_heads":32,"num_hidden_layers":32,"pad_token_id":0,"rms_norm_eps":1e-06,"tie_word_embeddings":false,"torch_dtype":"float16","transformers_version":"4.30.0.dev0","use_cache":true,"vocab_size":32000"#,
+                Scaling::None,
+            ),
+            (
+                r#""architectures":["LlamaForCausalLM"],"attention_bias":false,"bos_token_id":1,"eos_token_id":2,"hidden_act":"silu","hidden_size":2048,"initializer_range":0.02,"intermediate_size":5632,"max_position_embeddings":2048,"model_type":"llama","num_attention_heads":32,"num_hidden_layers":22,"num_key_value_heads":4,"pretraining_tp":1,"rms_norm_eps":1e-05,"rope_scaling":null,"rope_theta":10000.0,"tie_word_embeddings":false,"torch_dtype":"float32","transformers_version":"4.35.0","use_cache":true,"vocab_size":32000"#,
+                Scaling::None,
+            ),
+            (
+                r#""architectures":["LlamaForCausalLM"],"attention_bias":false,"attention_dropout":0.0,"bos_token_id":0,"eos_token_id":0,"hidden_act":"silu","hidden_size":576,"initializer_range":0.041666666666666664,"intermediate_size":1536,"is_llama_config":true,"max_position_embeddings":8192,"model_type":"llama","num_attention_heads":9,"num_hidden_layers":30,"num_key_value_heads":3,"pretraining_tp":1,"rms_norm_eps":1e-05,"rope_interleaved":false,"rope_scaling":null,"rope_theta":100000,"tie_word_embeddings":true,"torch_dtype":"bfloat16","transformers_version":"4.40.1","use_cache":true,"vocab_size":49152"#,
+                Scaling::None,
+            ),
+            (
+                r#""architectures":["LlamaForCausalLM"],"attention_bias":false,"attention_dropout":0.0,"bos_token_id":128000,"eos_token_id":[128001,128008],"head_dim":64,"hidden_act":"silu","hidden_size":2048,"initializer_range":0.02,"intermediate_size":8192,"max_position_embeddings":131072,"mlp_bias":false,"model_type":"llama","num_attention_heads":32,"num_hidden_layers":16,"num_key_value_heads":8,"pretraining_tp":1,"rms_norm_eps":1e-05,"rope_scaling":{"factor":32.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":8192,"rope_type":"llama3"},"rope_theta":500000.0,"tie_word_embeddings":true,"torch_dtype":"bfloat16","transformers_version":"4.45.0.dev0","use_cache":true,"vocab_size":128256"#,
+                Scaling::Llama3 {
+                    factor: 32.0,
+                    low: 1.0,
+                    high: 4.0,
+                    original_length: 8192.0,
+                },
+            ),
+        ] {
+            let config = Config::parse(format!("{{{fields}}}").as_bytes()).unwrap();
+            assert_eq!(config.rope.scaling, scaling);
         }
     }
 }

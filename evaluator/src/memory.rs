@@ -1,0 +1,224 @@
+//! Whether a model fits in memory, worked out from its config before anything of it is read: with one batch, which is the least
+//! that it is ever asked for. A text longer than a batch takes more, and models that read very long ones are seldom given them.
+//!
+//! What there is is the kernel's word (`MemAvailable`) or the cgroup's, whichever is less: a container's limit does not show
+//! in /proc/meminfo, and a process beyond it is killed without a word.
+
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::engine::EngineOptions;
+
+/// Bytes that a model takes on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// Of its weights, which the CPU has in float32 whatever the dtype, and of the rotary embedding's tables.
+    pub weights: u64,
+    /// Of the keys and values of a batch's tokens.
+    pub kept: u64,
+    /// Of a batch between the layers, or of a tensor that is being read, whichever is more.
+    pub work: u64,
+}
+
+impl Needed {
+    /// What a model of that shape takes.
+    pub fn of(config: &Config, options: &EngineOptions) -> Self {
+        const F32: u64 = 4;
+        let size = |n: usize| n as u64;
+        let (hidden, inner, vocabulary) = (
+            size(config.hidden_size),
+            size(config.intermediate_size),
+            size(config.vocab_size),
+        );
+        let head_dim = size(config.head_dim);
+        let heads = (size(config.n_heads) + 2 * size(config.n_kv_heads)) * head_dim;
+        // The output matrix is turned, and so another than the embedding even where both are one.
+        let turned = if config.tied { vocabulary * hidden } else { 0 };
+        let rotary = size(config.max_length) * head_dim;
+        let n_tokens = size(options.max_batch_tokens.min(config.max_length));
+        let rows = n_tokens * F32 * (6 * hidden + 3 * inner + 4 * heads);
+        let logits = 2 * F32 * (n_tokens * vocabulary).min(1 << 25);
+        // Read and turned: two copies beside the one that stays.
+        let largest = 2 * F32 * hidden * vocabulary.max(inner).max(heads);
+        Self {
+            weights: F32 * (config.n_parameters() + turned + rotary),
+            kept: 2 * F32 * size(config.n_layers) * size(config.n_kv_heads) * head_dim * n_tokens,
+            work: largest.max(rows + logits),
+        }
+    }
+
+    /// Checks that it fits in what is available; gives the bytes that are left for keys and values.
+    ///
+    /// # Errors
+    /// With the numbers. It is an [`std::io::Error`], since another worker or another time may have more.
+    pub fn check(&self, available: u64) -> Result<u64> {
+        let sum = self.weights + self.kept + self.work;
+        if sum <= available {
+            return Ok(available - self.weights - self.work);
+        }
+        let [sum, weights, kept, work, available] = [sum, self.weights, self.kept, self.work, available].map(gib);
+        let text = format!(
+            "the model needs {sum} GiB of memory ({weights} of weights in float32, {kept} of kept keys and values, {work} to \
+             work with) and {available} are available: evaluate it where there is more"
+        );
+        Err(Error::new(ErrorKind::OutOfMemory, text).into())
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Bytes that this process may still take; `None` where the kernel does not say.
+pub fn available_bytes() -> Option<u64> {
+    Memory::of(Path::new("/")).available
+}
+
+/// Bytes that this process may have in all; 0 where the kernel does not say.
+pub fn total_bytes() -> u64 {
+    Memory::of(Path::new("/")).total.unwrap_or(0)
+}
+
+#[derive(Debug, PartialEq)]
+struct Memory {
+    total: Option<u64>,
+    available: Option<u64>,
+}
+
+impl Memory {
+    /// Reads /proc and /sys below a root.
+    fn of(root: &Path) -> Self {
+        let info = read(&root.join("proc/meminfo"));
+        let field = |name: &str| {
+            let rest = info.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = rest.trim().trim_end_matches("kB").trim().parse().ok()?;
+            Some(kib * 1024)
+        };
+        let mut memory = Self {
+            total: field("MemTotal:"),
+            available: field("MemAvailable:"),
+        };
+        for (limit, used) in limits(root) {
+            let less = |known: Option<u64>, limit: u64| Some(known.map_or(limit, |known| known.min(limit)));
+            memory.total = less(memory.total, limit);
+            memory.available = less(memory.available, limit.saturating_sub(used));
+        }
+        memory
+    }
+}
+
+/// The limit and the use of each cgroup that this process is in, up to the root: of version 2 or 1.
+fn limits(root: &Path) -> Vec<(u64, u64)> {
+    let groups = read(&root.join("proc/self/cgroup"));
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (mount, names) = match controllers {
+            "" => ("sys/fs/cgroup", ["memory.max", "memory.current", "inactive_file "]),
+            list if list.split(',').any(|name| name == "memory") => (
+                "sys/fs/cgroup/memory",
+                ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
+            ),
+            _ => continue,
+        };
+        // In a container the path may be the host's; its own group is then the mount itself.
+        let mount = root.join(mount);
+        let mut dir: PathBuf = mount.join(path.trim_start_matches('/'));
+        loop {
+            found.extend(limit(&dir, names));
+            if dir == mount || !dir.pop() {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The limit and the use of one cgroup, without what the kernel would give back: files that nobody has read for a while.
+fn limit(dir: &Path, [max, current, inactive]: [&str; 3]) -> Option<(u64, u64)> {
+    let number = |name: &str| read(&dir.join(name)).trim().parse::<u64>().ok();
+    let limit = number(max)?;
+    let stat = read(&dir.join("memory.stat"));
+    let inactive = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(inactive)?.parse::<u64>().ok());
+    Some((limit, number(current)?.saturating_sub(inactive.unwrap_or(0))))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> Memory {
+        let root = tempfile::tempdir().unwrap();
+        let info = (
+            "proc/meminfo",
+            "MemTotal:       16777216 kB\nMemAvailable:    8388608 kB\n",
+        );
+        for (path, text) in files.iter().chain([&info]) {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Memory::of(root.path())
+    }
+
+    fn gib(total: f64, available: f64) -> Memory {
+        let bytes = |gib: f64| Some((gib * f64::from(1 << 30)) as u64);
+        Memory {
+            total: bytes(total),
+            available: bytes(available),
+        }
+    }
+
+    #[test]
+    fn the_least_limit_counts_without_pages_that_can_be_given_back() {
+        assert_eq!(machine(&[]), gib(16.0, 8.0));
+        let second = [
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/memory.max", "4294967296\n"),
+            ("sys/fs/cgroup/a/memory.current", "3221225472\n"),
+            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 1073741824\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("sys/fs/cgroup/a/b/memory.current", "1\n"),
+        ];
+        assert_eq!(machine(&second), gib(4.0, 2.0));
+        let first = [
+            ("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/1\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "1073741824\n"),
+        ];
+        assert_eq!(machine(&first), gib(2.0, 1.0));
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused_with_the_numbers() {
+        let config = r#"{"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,"vocab_size":32000}"#;
+        let config = Config::parse(config.as_bytes()).unwrap();
+        let needed = Needed::of(&config, &EngineOptions::default());
+        // 6,738,415,616 parameters and the tables of 2,048 positions by 128, in float32.
+        assert_eq!(needed.weights, 4 * (6_738_415_616 + 2048 * 128));
+        assert_eq!(needed.kept, 8 * 32 * 4096 * 2048);
+        let error = needed.check(20 << 30).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("(25.10 of weights in float32, 2.00 of kept keys") && text.contains("20.00 are available"),
+            "{text}"
+        );
+        assert!(error.is::<Error>(), "another worker may have more");
+        assert_eq!(
+            needed.check(40 << 30).unwrap(),
+            (40 << 30) - needed.weights - needed.work
+        );
+    }
+}

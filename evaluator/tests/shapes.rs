@@ -1,0 +1,249 @@
+//! LLaMA's shapes against transformers' logits, which `tests/full/checkpoints/shapes.py` wrote (and holds against transformers
+//! again): rope scaling in both forms, grouped heads, own head widths, tied and untied. Weights follow from their names.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use fineline_evaluator::candle::batch::{Batch, Cache};
+use fineline_evaluator::candle::engine::CandleEngine;
+use fineline_evaluator::candle::llama::Llama;
+use fineline_evaluator::config::Config;
+use fineline_evaluator::engine::{Engine, EngineOptions, Generation, NotFinite};
+use fineline_evaluator::task::{Overrides, PreparedTask};
+use fineline_evaluator::weights::Weights;
+use serde_json::{Value, json};
+
+/// Numbers in [-1/2, 1/2) that follow from a name: FNV-1a, then Knuth's MMIX generator.
+fn numbers(name: &str, n: usize) -> Vec<f32> {
+    let hash = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+    let next = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f64 / f64::from(1 << 24) - 0.5) as f32
+    };
+    (0..n).map(next).collect()
+}
+
+/// The weights of a shape by transformers' names.
+fn weights(config: &Config) -> HashMap<String, Tensor> {
+    let (h, m, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
+    let (q, kv) = (config.n_heads * d, config.n_kv_heads * d);
+    let mut shapes = vec![
+        ("model.embed_tokens".to_owned(), vec![config.vocab_size, h]),
+        ("model.norm".to_owned(), vec![h]),
+    ];
+    if !config.tied {
+        shapes.push(("lm_head".to_owned(), vec![config.vocab_size, h]));
+    }
+    for i in 0..config.n_layers {
+        for (name, shape) in [
+            ("input_layernorm", vec![h]),
+            ("post_attention_layernorm", vec![h]),
+            ("self_attn.q_proj", vec![q, h]),
+            ("self_attn.k_proj", vec![kv, h]),
+            ("self_attn.v_proj", vec![kv, h]),
+            ("self_attn.o_proj", vec![h, q]),
+            ("mlp.gate_proj", vec![m, h]),
+            ("mlp.up_proj", vec![m, h]),
+            ("mlp.down_proj", vec![h, m]),
+        ] {
+            shapes.push((format!("model.layers.{i}.{name}"), shape));
+        }
+    }
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let name = format!("{name}.weight");
+        let mut values = numbers(&name, shape.iter().product());
+        if shape.len() == 1 {
+            values.iter_mut().for_each(|value| *value = 1.0 + 0.5 * *value);
+        }
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    shapes.into_iter().map(tensor).collect()
+}
+
+/// What transformers says.
+fn reference() -> Value {
+    serde_json::from_str(include_str!("shapes.json")).unwrap()
+}
+
+fn config(shape: &Value) -> (Vec<u8>, Config) {
+    let json = shape["config"].to_string().into_bytes();
+    let config = Config::parse(&json).unwrap();
+    (json, config)
+}
+
+fn save(dir: &Path, tensors: &HashMap<String, Tensor>) {
+    candle_core::safetensors::save(tensors, dir.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn logits_are_transformers() {
+    let reference = reference();
+    let ids: Vec<u32> = serde_json::from_value(reference["tokens"].clone()).unwrap();
+    let positions: Vec<u32> = serde_json::from_value(reference["positions"].clone()).unwrap();
+    for shape in reference["shapes"].as_array().unwrap() {
+        let (_, config) = config(shape);
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &weights(&config));
+        let weights = Weights::open(dir.path(), DType::F32, &Device::Cpu).unwrap();
+        let model = Llama::load(&config, weights, DType::F32, &Device::Cpu).unwrap();
+        let hidden = model
+            .forward(&Batch::of(&ids), &mut Cache::default(), &mut || Ok(()))
+            .unwrap();
+        let positions = Tensor::new(positions.as_slice(), &Device::Cpu).unwrap();
+        let logits = model.logits(&hidden.index_select(&positions, 0).unwrap()).unwrap();
+        let logits: Vec<Vec<f32>> = logits.to_vec2().unwrap();
+        let expected: Vec<Vec<f32>> = serde_json::from_value(shape["logits"].clone()).unwrap();
+        assert_eq!(logits.len(), expected.len());
+        for (ours, theirs) in logits.iter().flatten().zip(expected.iter().flatten()) {
+            let allowed = 1e-4 + 1e-4 * theirs.abs();
+            assert!(
+                (ours - theirs).abs() <= allowed,
+                "{}: {ours} against {theirs}",
+                shape["name"]
+            );
+        }
+    }
+}
+
+/// A checkpoint of the reference's first shape, with the real tokenizer of four pieces that it needs to be an engine.
+fn checkpoint(change: impl FnOnce(&mut HashMap<String, Tensor>, &mut Value)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shape = reference()["shapes"][0].take();
+    let mut tensors = weights(&config(&shape).1);
+    change(&mut tensors, &mut shape["config"]);
+    save(dir.path(), &tensors);
+    std::fs::write(dir.path().join("config.json"), shape["config"].to_string()).unwrap();
+    let vocabulary = json!({"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4});
+    let model = json!({"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"});
+    let tokenizer =
+        json!({"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": []});
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let special = json!({"bos_token": "<s>", "eos_token": "</s>"});
+    std::fs::write(dir.path().join("tokenizer_config.json"), special.to_string()).unwrap();
+    dir
+}
+
+fn load(dir: &tempfile::TempDir) -> anyhow::Result<CandleEngine> {
+    CandleEngine::load(dir.path(), &Device::Cpu, EngineOptions::default())
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_by_the_tensors_name() {
+    let refused = |change: fn(&mut HashMap<String, Tensor>, &mut Value)| {
+        let error = load(&checkpoint(change)).unwrap_err();
+        format!("{error:#}")
+    };
+    for (words, said) in [
+        (
+            "tensor `model.layers.1.mlp.up_proj.weight` is missing: it should have shape [56, 48]",
+            refused(|tensors, _| drop(tensors.remove("model.layers.1.mlp.up_proj.weight"))),
+        ),
+        (
+            "tensor `model.norm.weight` has shape [3] and should have [48]",
+            refused(|tensors, _| {
+                let small = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+                tensors.insert("model.norm.weight".to_owned(), small);
+            }),
+        ),
+        (
+            "tensor `model.norm.weight` is I64: weights are F32, F16 or BF16",
+            refused(|tensors, _| {
+                let whole = Tensor::zeros(48, DType::I64, &Device::Cpu).unwrap();
+                tensors.insert("model.norm.weight".to_owned(), whole);
+            }),
+        ),
+        (
+            "tensor `model.layers.0.self_attn.q_proj.bias` is no part",
+            refused(|tensors, _| {
+                let bias = Tensor::zeros(132, DType::F32, &Device::Cpu).unwrap();
+                tensors.insert("model.layers.0.self_attn.q_proj.bias".to_owned(), bias);
+            }),
+        ),
+        (
+            "tensor `model.layers.0.self_attn.k_proj.weight` has shape [44, 48] and should have [132, 48]",
+            refused(|_, config| config["num_key_value_heads"] = json!(6)),
+        ),
+        (
+            "GiB of memory",
+            refused(|_, config| {
+                config["hidden_size"] = json!(98_304);
+                config["num_hidden_layers"] = json!(9_000);
+            }),
+        ),
+    ] {
+        assert!(said.contains(words), "`{words}`: {said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_is_refused() {
+    let dir = checkpoint(|_, _| {});
+    load(&dir).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for size in [0, 7, 1000, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..size]).unwrap();
+        let error = format!("{:#}", load(&dir).unwrap_err());
+        assert!(error.contains("model.safetensors"), "{size} bytes: {error}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_name_the_request() {
+    // The embedding of "b" alone is broken, so that only the request with it is.
+    let dir = checkpoint(|tensors, _| {
+        let embedding = tensors["model.embed_tokens.weight"].clone();
+        let mut rows: Vec<Vec<f32>> = embedding.to_vec2().unwrap();
+        rows[4][0] = f32::NAN;
+        let broken = Tensor::new(rows, &Device::Cpu).unwrap();
+        // Untied: the output matrix is whole.
+        tensors.insert("lm_head.weight".to_owned(), embedding);
+        tensors.insert("model.embed_tokens.weight".to_owned(), broken);
+    });
+    let fields = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+    let fields = fields.replace(r#""tie_word_embeddings":true"#, r#""tie_word_embeddings":false"#);
+    std::fs::write(dir.path().join("config.json"), fields).unwrap();
+    let mut engine = load(&dir).unwrap();
+    let request = |error: anyhow::Error| error.downcast_ref::<NotFinite>().map(|at| at.request);
+
+    // A task names the document of the request.
+    let yaml = json!({
+        "task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "t.jsonl"}}, "test_split": "test",
+        "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_target": 0, "doc_to_choice": ["a", "a a"],
+    });
+    let documents = b"{\"q\":\"a\"}\n{\"q\":\"a b\"}\n{\"q\":\"b\"}\n".to_vec();
+    let data = BTreeMap::from([("test".to_owned(), vec![documents])]);
+    let task = PreparedTask::new(&yaml.to_string(), &data, Overrides::default()).unwrap();
+    let error = format!("{:#}", task.run(&mut engine, &mut |_| Ok(())).unwrap_err());
+    assert!(
+        error.contains("task `t`: document 1: ") && error.contains("request 2 are not finite"),
+        "{error}"
+    );
+
+    let pairs = ["a a", "a", "b a", "b"].map(|context| (context.to_owned(), " a".to_owned()));
+    let sound = engine.loglikelihood(&pairs[..2], &mut |_| Ok(())).unwrap();
+    assert!(sound.iter().all(|answer| answer.log_likelihood.is_finite()));
+    let error = engine.loglikelihood(&pairs, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(request(error), Some(2));
+    let documents = ["a a a", "a b a"].map(str::to_owned);
+    assert_eq!(
+        request(engine.loglikelihood_rolling(&documents, &mut |_| Ok(())).unwrap_err()),
+        Some(1)
+    );
+    let generation = |prompt: &str| Generation {
+        prompt: prompt.to_owned(),
+        until: Vec::new(),
+        max_tokens: 3,
+    };
+    let prompts = ["a", "a a", "b"].map(generation);
+    assert_eq!(
+        request(engine.generate_until(&prompts, &mut |_| Ok(())).unwrap_err()),
+        Some(2)
+    );
+}
