@@ -3,15 +3,21 @@
 //! **Invariant:** a document has at most [`MAX_TEXT_BYTES`] as written, and nothing here is more than a few times as large
 //! as the file that it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fineline_format::task::{DataFormat, Function, Role};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::builtin;
 use super::language::MAX_TEXT_BYTES;
+
+/// How many times the bytes of a split's files the fields may come to that documents lack and others have.
+const MAX_FILLED: usize = 4;
+
+/// What such a field counts beside its name.
+const NULL_BYTES: usize = 8;
 
 /// The documents of a split, prepared by the task's `process_docs`.
 ///
@@ -40,6 +46,10 @@ pub(super) fn read(
             DataFormat::Csv => super::csv::rows(text, split, &mut docs)?,
         }
     }
+    let n_bytes: usize = files.iter().map(Vec::len).sum();
+    if fill(&mut docs, MAX_FILLED.saturating_mul(n_bytes)).is_none() {
+        bail!("the documents of split `{split}` have too many different fields: give all of them the same");
+    }
     let Some(function) = process_docs else {
         return Ok(docs);
     };
@@ -51,6 +61,72 @@ pub(super) fn read(
         builtin::prepare(builtin, doc).with_context(|| format!("`process_docs` of document {i} of split `{split}`"))
     });
     prepared.collect()
+}
+
+/// As the library that lm-eval reads data with has columns: a field that some documents lack is null in those, and all have
+/// theirs in the order in which they were met. `None` when there is more to fill than `max_bytes`.
+fn fill(docs: &mut [Value], max_bytes: usize) -> Option<()> {
+    let names = names(docs.iter());
+    let mut left_bytes = max_bytes;
+    for doc in docs.iter_mut().filter_map(Value::as_object_mut) {
+        if doc.keys().eq(&names) {
+            continue;
+        }
+        let mut filled = Map::new();
+        for name in &names {
+            let value = doc.remove(name);
+            if value.is_none() {
+                left_bytes = left_bytes.checked_sub(name.len() + NULL_BYTES)?;
+            }
+            filled.insert(name.clone(), value.unwrap_or_default());
+        }
+        *doc = filled;
+    }
+    for name in &names {
+        order(docs.iter_mut().filter_map(|doc| doc.get_mut(name)).collect());
+    }
+    Some(())
+}
+
+/// What of one column holds fields of its own: objects that have the same are ordered alike, others stay as they are.
+fn order(mut values: Vec<&mut Value>) {
+    let items: Vec<&mut Value> = values
+        .iter_mut()
+        .filter_map(|value| value.as_array_mut())
+        .flatten()
+        .collect();
+    if !items.is_empty() {
+        order(items);
+    }
+    let names = names(values.iter().map(|value| &**value));
+    if names.is_empty()
+        || values
+            .iter()
+            .filter_map(|value| value.as_object())
+            .any(|map| map.len() != names.len())
+    {
+        return;
+    }
+    for map in values.iter_mut().filter_map(|value| value.as_object_mut()) {
+        *map = names
+            .iter()
+            .map(|name| (name.clone(), map.remove(name).unwrap_or_default()))
+            .collect();
+    }
+    for name in &names {
+        order(values.iter_mut().filter_map(|value| value.get_mut(name)).collect());
+    }
+}
+
+/// The fields of all objects, in the order in which they were met.
+fn names<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
+    for name in values.filter_map(Value::as_object).flat_map(Map::keys) {
+        if seen.insert(name.as_str()) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 fn lines(text: &str, split: &str, docs: &mut Vec<Value>) -> Result<()> {
@@ -78,4 +154,39 @@ fn document(text: &str, place: &str, split: &str) -> Result<Value> {
     let doc: Value = serde_json::from_str(text).with_context(|| format!("{place} of split `{split}`"))?;
     ensure!(doc.is_object(), "{place} of split `{split}` is no object");
     Ok(doc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_lines(text: &str) -> Result<Vec<Value>> {
+        let data = BTreeMap::from([("test".to_owned(), vec![text.as_bytes().to_vec()])]);
+        read(&data, DataFormat::Json, "test", None)
+    }
+
+    #[test]
+    fn what_some_documents_lack_is_null() {
+        let text = r#"{"q":"a","s":{"v":"x"},"l":[{"i":1}],"t":{"a":1,"b":[{"c":2,"d":3}]}}
+            {"e":2,"q":"b","s":{"u":1},"l":[]}
+            {"q":"c","l":[{"j":[3]},null],"t":{"b":[{"d":4,"c":5}],"a":6}}"#;
+        let docs = read_lines(text).unwrap();
+        let as_read: Vec<String> = docs.iter().map(Value::to_string).collect();
+        // As `datasets` 5.2 reads those lines.
+        assert_eq!(
+            as_read,
+            [
+                r#"{"q":"a","s":{"v":"x"},"l":[{"i":1}],"t":{"a":1,"b":[{"c":2,"d":3}]},"e":null}"#,
+                r#"{"q":"b","s":{"u":1},"l":[],"t":null,"e":2}"#,
+                r#"{"q":"c","s":null,"l":[{"j":[3]},null],"t":{"a":6,"b":[{"c":5,"d":4}]},"e":null}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn documents_that_have_nothing_in_common_are_refused() {
+        let lines: Vec<String> = (0..2000).map(|i| format!("{{\"field {i}\":1}}")).collect();
+        let error = read_lines(&lines.join("\n")).unwrap_err().to_string();
+        assert!(error.contains("too many different fields"), "{error}");
+    }
 }

@@ -2,12 +2,29 @@
 
 use anyhow::Result;
 use fineline_format::Digest;
-use fineline_format::task::{OutputType, TaskFile};
+use fineline_format::task::{Metric, OutputType, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::Sample;
 use super::outcome::Item;
 use crate::engine::Answer;
+
+/// The order in which lm-eval works metrics out, whatever the task's own: it logs them in this one.
+const LOGGED: &[Metric] = &[
+    Metric::Perplexity,
+    Metric::Acc,
+    Metric::F1,
+    Metric::Mcc,
+    Metric::AccNorm,
+    Metric::AccBytes,
+    Metric::ExactMatch,
+    Metric::AccMutualInfo,
+    Metric::WordPerplexity,
+    Metric::BytePerplexity,
+    Metric::BitsPerByte,
+    Metric::LikelihoodDiff,
+    Metric::PctStereotype,
+];
 
 /// What a model said of a sample.
 #[derive(Debug, Clone, Copy)]
@@ -65,15 +82,17 @@ pub(super) fn write(
     );
     line.insert("filtered_resps".to_owned(), Value::Array(filtered));
     line.insert("filter".to_owned(), json!(filter));
-    let metrics: Vec<&str> = file.metrics.iter().map(|metric| metric.as_str()).collect();
-    line.insert("metrics".to_owned(), json!(metrics));
+    let mut metrics: Vec<(Metric, &Item)> = file.metrics.iter().copied().zip(items).collect();
+    metrics.sort_by_key(|(metric, _)| LOGGED.iter().position(|logged| logged == metric));
+    let names: Vec<&str> = metrics.iter().map(|(metric, _)| metric.as_str()).collect();
+    line.insert("metrics".to_owned(), json!(names));
     line.insert("doc_hash".to_owned(), json!(doc_hash));
     line.insert(
         "prompt_hash".to_owned(),
         json!(Digest::of(sample.requests[0].0.as_bytes()).to_hex()),
     );
     line.insert("target_hash".to_owned(), json!(Digest::of(target.as_bytes()).to_hex()));
-    for (metric, item) in file.metrics.iter().zip(items) {
+    for (metric, item) in metrics {
         line.insert(metric.as_str().to_owned(), item.logged());
     }
     serde_json::to_writer(&mut *out, &line)?;

@@ -91,13 +91,13 @@ impl Fields {
                     .unwrap_or_else(|| format!("`{field}` must be a list of texts (quote `yes` and `no`)"))),
             },
             // lm-eval takes the values of a mapping of choices.
-            Some(Value::Mapping(map)) if role == Role::Choice => {
-                let list = map.values().map(|value| value.as_str().map(str::to_owned));
-                let list = list.collect::<Option<_>>();
-                Ok(Some(Source::List(
-                    list.ok_or_else(|| format!("`{field}` must map to texts"))?,
-                )))
-            }
+            Some(Value::Mapping(map)) if role == Role::Choice => match map.values().map(text).collect() {
+                Some(list) => Ok(Some(Source::List(list))),
+                None => {
+                    refuse_functions(&field, &Value::Mapping(map))?;
+                    Err(format!("`{field}` must map to texts"))
+                }
+            },
             Some(value @ Value::Tagged(_)) => Ok(Some(Source::Function(self.known_function(&field, role, &value)?))),
             Some(_) => Err(format!("`{field}` must be text, a number or a list of texts")),
         }
@@ -209,7 +209,15 @@ impl Fields {
 pub(super) fn strings(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![text.clone()]),
-        Value::Sequence(list) => list.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        Value::Sequence(list) => list.iter().map(text).collect(),
+        _ => None,
+    }
+}
+
+/// A text that is nothing else: what is tagged passes for one elsewhere.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
         _ => None,
     }
 }

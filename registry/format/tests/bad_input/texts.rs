@@ -207,6 +207,11 @@ fn tasks() -> Vec<Case> {
             "never run here",
             "doc_to_choice: [!function os.system]",
         ),
+        with(
+            "Python in a mapping",
+            "never run here",
+            "doc_to_choice: {a: !function os.system}",
+        ),
         with("NaN shots", "a number from 0 on", "num_fewshot: .nan"),
         with("negative shots", "a number from 0 on", "num_fewshot: -1"),
         with("shots beyond 32 bits", "a number from 0 on", "num_fewshot: 4294967296"),
