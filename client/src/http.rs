@@ -21,8 +21,8 @@ use crate::direct::Direct;
 use crate::error::{Error, Refusal, Result};
 use crate::pulse::Pulse;
 
-/// Frames and chunks whose memory is kept for the next ones.
-const MAX_IDLE_BUFFERS: usize = 6;
+/// Frames and chunks of the largest size whose memory is kept for the next ones, those in use among them.
+const N_BUFFERS: usize = 6;
 /// The largest answer that is read into memory: a suite's file, a long recipe.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// The first wait before a retry; each further one doubles it.
@@ -112,7 +112,7 @@ impl Client {
             http,
             base: Arc::new(base),
             options: Arc::new(options),
-            buffers: Buffers::new(MAX_IDLE_BUFFERS),
+            buffers: Buffers::new(N_BUFFERS),
             authorization,
             lease: None,
         })

@@ -303,8 +303,9 @@ async fn receive(shared: &Shared, chunk: ChunkRef, n: usize) -> Result<Buffer> {
     }
     let frame = shared.client.get_chunk(&shared.run, chunk.digest, false).await?;
     shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-    let mut raw = shared.client.buffers().empty(n);
+    let buffers = shared.client.buffers().clone();
     let decode = move |decoder: &mut Decoder| {
+        let mut raw = buffers.empty(n);
         let decoded = decoder.decode(&frame, |piece| raw.extend_from_slice(piece));
         decoded
             .is_ok_and(|size_bytes| size_bytes == chunk.size_bytes)

@@ -51,6 +51,7 @@ impl Cli {
     /// Reads the process's arguments and runs the command to its end. Exit status: 0 ok, 1 what the user can fix, 2
     /// unexpected.
     pub fn run_from_arguments() -> ExitCode {
+        fineline_format::return_large_memory();
         match Self::try_parse() {
             Ok(cli) => cli.run(),
             Err(error) => {

@@ -119,6 +119,7 @@ type Outcome = anyhow::Result<Ending>;
 
 /// Reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
+    fineline_format::return_large_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

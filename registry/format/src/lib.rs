@@ -24,7 +24,7 @@ pub mod weights;
 mod yaml;
 mod zip;
 
-pub use buffers::{Buffer, Buffers};
+pub use buffers::{Buffer, Buffers, return_large_memory};
 pub use digest::{Digest, Hasher};
 pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};

@@ -20,8 +20,8 @@ use object_store::signer::{Method, Signer};
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
 
-/// Chunks and frames whose memory is kept for the next ones.
-const MAX_IDLE_BUFFERS: usize = 6;
+/// Chunks and frames of the largest size whose memory is kept for the next ones, those in use among them.
+const N_BUFFERS: usize = 6;
 
 /// Where frames lie.
 #[derive(Clone)]
@@ -116,7 +116,7 @@ impl Store {
     /// # Errors
     /// A sentence that names the URL and what is wrong with it.
     pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, String> {
-        let buffers = Buffers::new(MAX_IDLE_BUFFERS);
+        let buffers = Buffers::new(N_BUFFERS);
         if url == "memory:" {
             return Ok(Self {
                 objects: Arc::new(InMemory::new()),
