@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use fineline_evaluator::candle::engine::CandleEngine;
-use fineline_evaluator::engine::{Engine, EngineOptions};
+use fineline_evaluator::engine::{Engine, EngineOptions, Generation};
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_format::task::TaskFile;
 use proptest::prelude::*;
@@ -155,46 +155,128 @@ fn generated_texts_are_lm_evals() {
     }
 }
 
+/// How an engine may be made to work.
+#[derive(Debug, Clone)]
+struct Way {
+    max_batch_tokens: usize,
+    max_kept_bytes: usize,
+    n_threads: usize,
+    n_a_call: usize,
+}
+
+/// Texts of every kind: choices that share their context, documents that share five shots, one-token answers, whole texts.
+struct Texts {
+    pairs: Vec<(String, String)>,
+    documents: Vec<String>,
+    generations: Vec<Generation>,
+}
+
+fn texts(data: &Path) -> Texts {
+    let tasks = data.join("lm_eval/tasks");
+    let of = |task: &str, limit, shots| prepare(&tasks.join(format!("{task}.yaml")), limit, shots);
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for (task, limit, shots) in [("arc_easy", 12, None), ("mmlu_anatomy", 4, Some(5)), ("boolq", 3, None)] {
+        pairs.extend(of(task, limit, shots).requests().cloned());
+    }
+    // One that is there twice, one that is all continuation, one that begins as another does.
+    pairs.push(pairs[0].clone());
+    pairs.push((String::new(), pairs[1].1.clone()));
+    let longer = format!("{} and more", pairs[2].1);
+    pairs.push((pairs[2].0.clone(), longer));
+    let documents = lines(&std::fs::read(data.join("run/val_docs.jsonl")).unwrap());
+    let documents = documents
+        .iter()
+        .take(3)
+        .map(|doc| doc["text"].as_str().unwrap().to_owned());
+    let generation = |(prompt, _): &(String, String)| Generation {
+        prompt: prompt.clone(),
+        until: vec!["\n".to_owned()],
+        max_tokens: 12,
+    };
+    Texts {
+        generations: pairs.iter().step_by(9).map(generation).collect(),
+        documents: documents.collect(),
+        pairs,
+    }
+}
+
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-5 + 1e-5 * b.abs()
+}
+
 #[test]
-fn batches_orders_and_padding_change_nothing() {
+fn batches_orders_sharing_and_threads_change_nothing() {
     let Some(data) = data() else { return };
-    let prepared = prepare(&data.join("lm_eval/tasks/arc_easy.yaml"), 25, None);
-    let requests: Vec<(String, String)> = prepared.requests().cloned().collect();
-    let engine = |max_batch_tokens: usize| {
+    let Texts {
+        pairs,
+        documents,
+        generations,
+    } = texts(&data);
+    let engine = |max_batch_tokens, max_kept_bytes| {
         let options = EngineOptions {
             max_batch_tokens,
+            max_kept_bytes,
             ..EngineOptions::default()
         };
         CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap()
     };
-    // One row a batch: nothing is padded.
-    let alone = engine(1).loglikelihood(&requests, &mut |_| Ok(())).unwrap();
-    let order = Just((0..requests.len()).collect::<Vec<_>>()).prop_shuffle();
-    // In any order, asked in calls of any size, in batches of any size.
-    let cases = (order, 1..=requests.len(), 1..20_000_usize);
+    // One request a call: nothing is shared, nothing is beside it.
+    let mut lone = engine(1, 0);
+    let (mut alone, mut whole, mut gone_on) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in &pairs {
+        alone.extend(lone.loglikelihood(std::slice::from_ref(pair), &mut |_| Ok(())).unwrap());
+    }
+    for document in &documents {
+        let one = std::slice::from_ref(document);
+        whole.extend(lone.loglikelihood_rolling(one, &mut |_| Ok(())).unwrap());
+    }
+    for generation in &generations {
+        let one = std::slice::from_ref(generation);
+        gone_on.extend(lone.generate_until(one, &mut |_| Ok(())).unwrap());
+    }
+    let ways = (1..6000_usize, 0..(4_usize << 20), 1..5_usize, 1..=pairs.len()).prop_map(
+        |(max_batch_tokens, max_kept_bytes, n_threads, n_a_call)| Way {
+            max_batch_tokens,
+            max_kept_bytes,
+            n_threads,
+            n_a_call,
+        },
+    );
+    let order = Just((0..pairs.len()).collect::<Vec<_>>()).prop_shuffle();
     let config = Config {
         cases: 12,
         failure_persistence: None,
         ..Config::default()
     };
-    let ran = TestRunner::new(config).run(&cases, |(order, n_a_call, max_batch_tokens)| {
-        let mut engine = engine(max_batch_tokens);
-        for asked in order.chunks(n_a_call) {
-            let requests: Vec<_> = asked.iter().map(|&i| requests[i].clone()).collect();
-            let answers = engine.loglikelihood(&requests, &mut |_| Ok(())).unwrap();
-            for (answer, &i) in answers.iter().zip(asked) {
-                let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
-                prop_assert!(
-                    (a - b).abs() <= 1e-5 + 1e-5 * b.abs(),
-                    "request {}: {} against {}",
-                    i,
-                    a,
-                    b
-                );
-                prop_assert_eq!(answer.is_greedy, alone[i].is_greedy);
+    let ran = TestRunner::new(config).run(&(order, ways), |(order, way)| {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(way.n_threads)
+            .build()
+            .unwrap();
+        threads.install(|| {
+            let mut engine = engine(way.max_batch_tokens, way.max_kept_bytes);
+            for asked in order.chunks(way.n_a_call) {
+                let requests: Vec<_> = asked.iter().map(|&i| pairs[i].clone()).collect();
+                let answers = engine.loglikelihood(&requests, &mut |_| Ok(())).unwrap();
+                for (answer, &i) in answers.iter().zip(asked) {
+                    let (a, b) = (answer.log_likelihood, alone[i].log_likelihood);
+                    prop_assert!(is_close(a, b), "request {}: {} against {}", i, a, b);
+                    prop_assert_eq!(answer.is_greedy, alone[i].is_greedy);
+                }
             }
-        }
-        Ok(())
+            let totals = engine.loglikelihood_rolling(&documents, &mut |_| Ok(())).unwrap();
+            for (a, b) in totals.iter().zip(&whole) {
+                prop_assert!(is_close(*a, *b), "a document: {} against {}", a, b);
+            }
+            let texts = engine.generate_until(&generations, &mut |_| Ok(())).unwrap();
+            prop_assert_eq!(&texts, &gone_on);
+            Ok(())
+        })
     });
     ran.unwrap();
+    // And beginnings were shared indeed.
+    let mut together = engine(2048, 1 << 30);
+    together.loglikelihood(&pairs, &mut |_| Ok(())).unwrap();
+    let counts = together.counts();
+    assert!(counts.n_computed * 4 < counts.n_asked * 3, "{counts:?}");
 }
