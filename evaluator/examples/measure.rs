@@ -39,7 +39,12 @@ fn main() -> Result<()> {
         let limit = Some(limit.parse()?);
         let prepared = prepare(Path::new(path), Overrides { limit, num_fewshot })?;
         let (before, begun) = (engine.counts(), Instant::now());
-        let result = prepared.run(&mut engine, &mut |_| Ok(()))?;
+        let (mut asked, mut longest) = (Instant::now(), 0_f64);
+        let result = prepared.run(&mut engine, &mut |_| {
+            longest = longest.max(asked.elapsed().as_secs_f64());
+            asked = Instant::now();
+            Ok(())
+        })?;
         let (after, seconds) = (engine.counts(), begun.elapsed().as_secs_f64());
         let log = PathBuf::from(logs).join(format!("{}.jsonl", prepared.name()));
         std::fs::write(log, &result.samples_jsonl)?;
@@ -49,6 +54,8 @@ fn main() -> Result<()> {
                 "task": prepared.name(),
                 "n_requests": prepared.n_requests(),
                 "seconds": seconds,
+                // A cancelled evaluation computes on for so long, at most.
+                "longest_silence_s": longest,
                 "n_asked": after.n_asked - before.n_asked,
                 "n_computed": after.n_computed - before.n_computed,
             })

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::batch::{Batch, Before, Cache, Source};
 use super::host::{self, Said};
-use super::llama::Llama;
+use super::llama::{Check, Llama};
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
 use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress};
@@ -19,8 +19,11 @@ use crate::memory::{self, Needed};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
 
-/// Numbers of the largest block of logits: 128 MiB in float32.
-const LOGITS: usize = 1 << 25;
+/// Numbers of the largest block of logits: 64 MiB in float32.
+const LOGITS: usize = 1 << 24;
+
+/// Texts that become tokens between two questions whether to go on.
+const N_TEXTS: usize = 256;
 
 /// A LLaMA on candle.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl CandleEngine {
             let hidden = self.model.forward(&batch, &mut cache, &mut || progress(done))?;
             done.n_tokens += batch.ids.len() as u64;
             cache.retain(|key| kept.iter().any(|&(piece, _)| piece == key));
-            let all_said = self.read(&hidden, &wanted)?;
+            let all_said = self.read(&hidden, &wanted, &mut || progress(done))?;
             let broken = all_said.iter().filter(|(_, said)| !said.is_finite);
             if let Some(request) = broken.flat_map(|&(at, _)| wanted[at].1).map(|w| w.answer).min() {
                 return Err(NotFinite { request }.into());
@@ -123,7 +126,7 @@ impl CandleEngine {
     }
 
     /// What the logits at some rows of hidden states say, block by block: (index in `wanted`, what is said).
-    fn read(&self, hidden: &Tensor, wanted: &[(u32, &[Wanted])]) -> Result<Vec<(usize, Said)>> {
+    fn read(&self, hidden: &Tensor, wanted: &[(u32, &[Wanted])], check: Check<'_>) -> Result<Vec<(usize, Said)>> {
         let vocabulary = self.config.vocab_size;
         let mut all = Vec::with_capacity(wanted.len());
         for (block, rows) in wanted.chunks((LOGITS / vocabulary).max(1)).enumerate() {
@@ -135,6 +138,7 @@ impl CandleEngine {
             let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
             let first = block * (LOGITS / vocabulary).max(1);
             all.extend((first..).zip(host::read(&logits, vocabulary, &tokens)));
+            check()?;
         }
         Ok(all)
     }
@@ -164,10 +168,10 @@ impl CandleEngine {
     }
 
     /// The next token after each row of hidden states: the likeliest; `None` where the logits are not finite.
-    pub(super) fn next(&self, hidden: &Tensor, rows: &[u32]) -> Result<Vec<Option<u32>>> {
+    pub(super) fn next(&self, hidden: &Tensor, rows: &[u32], check: Check<'_>) -> Result<Vec<Option<u32>>> {
         let wanted: Vec<(u32, &[Wanted])> = rows.iter().map(|&row| (row, &[][..])).collect();
         Ok(self
-            .read(hidden, &wanted)?
+            .read(hidden, &wanted, check)?
             .into_iter()
             .map(|(_, said)| said.is_finite.then_some(said.likeliest))
             .collect())
@@ -177,6 +181,21 @@ impl CandleEngine {
         self.counts.n_asked += counts.n_asked;
         self.counts.n_computed += counts.n_computed;
     }
+}
+
+/// What is made of each text (its number, itself), on all cores.
+pub(super) fn of_each<T: Sync, R: Send>(
+    texts: &[T],
+    make: impl Fn((usize, &T)) -> Result<R> + Sync,
+    progress: Progress<'_>,
+) -> Result<Vec<R>> {
+    let mut made = Vec::with_capacity(texts.len());
+    for (n, texts) in texts.chunks(N_TEXTS).enumerate() {
+        let numbered = texts.par_iter().enumerate().map(|(i, text)| (n * N_TEXTS + i, text));
+        made.extend(numbered.map(&make).collect::<Result<Vec<R>>>()?);
+        progress(Done::default())?;
+    }
+    Ok(made)
 }
 
 /// Pieces of a plan as a batch, of which the pieces in `kept` are kept; and the rows whose logits are wanted.
@@ -225,8 +244,8 @@ impl Engine for CandleEngine {
             let (context, continuation) = self.tokenizer.encode_pair(context, continuation)?;
             Ok(self.row(i, context, &continuation))
         };
-        let rows: Result<Vec<Row>> = requests.par_iter().enumerate().map(row).collect();
-        self.score(rows?, requests.len(), progress)
+        let rows = of_each(requests, row, progress)?;
+        self.score(rows, requests.len(), progress)
     }
 
     fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
@@ -236,8 +255,8 @@ impl Engine for CandleEngine {
             let row = |(input, targets)| Row { input, answer, targets };
             Ok(windows.into_iter().map(row).collect())
         };
-        let rows: Result<Vec<Vec<Row>>> = documents.par_iter().enumerate().map(rows_of).collect();
-        let answers = self.score(rows?.concat(), documents.len(), progress)?;
+        let rows = of_each(documents, rows_of, progress)?.concat();
+        let answers = self.score(rows, documents.len(), progress)?;
         Ok(answers.into_iter().map(|answer| answer.log_likelihood).collect())
     }
 

@@ -8,10 +8,9 @@
 //! beginning aside.
 
 use anyhow::{Context, Result, ensure};
-use rayon::prelude::*;
 
 use super::batch::{Batch, Before, Cache, Key, Source};
-use super::engine::{CandleEngine, Counts};
+use super::engine::{CandleEngine, Counts, of_each};
 use crate::engine::{Done, Generation, NotFinite, Progress};
 
 /// The name under which the common beginning of all prompts is kept; texts have theirs by request.
@@ -31,8 +30,7 @@ pub(super) fn generate(
     requests: &[Generation],
     progress: Progress<'_>,
 ) -> Result<Vec<String>> {
-    let prompt = |request: &Generation| prompt(engine, request);
-    let prompts: Vec<Vec<u32>> = requests.par_iter().map(prompt).collect::<Result<_>>()?;
+    let prompts = of_each(requests, |(_, request)| prompt(engine, request), progress)?;
     let config = &engine.config;
     let per_token = 8 * config.n_layers * config.n_kv_heads * config.head_dim;
     let max_kept = engine.options.max_kept_bytes / per_token;
@@ -91,7 +89,8 @@ pub(super) fn generate(
             .model
             .forward(&batch, &mut cache, &mut || progress(said(n_done, counts)))?;
         counts.n_computed += batch.ids.len() as u64;
-        for (text, token) in open.iter_mut().zip(engine.next(&hidden, &rows)?) {
+        let tokens = engine.next(&hidden, &rows, &mut || progress(said(n_done, counts)))?;
+        for (text, token) in open.iter_mut().zip(tokens) {
             let request = text.request;
             text.tokens.push(token.ok_or(NotFinite { request })?);
             if let Some(ended) = ended(engine, &requests[text.request], &text.tokens)? {

@@ -121,6 +121,7 @@ def main():
             torch=versions[0], transformers=versions[1],
             sizes=", ".join(map(str, sizes)),
             peak=peak / 1e9, peaks=" and ".join(f"{p / 1e9:.0f}" for p in peaks),
+            silence=max(row["longest_silence_s"] for row in ours.values()),
             mflops=flops / 1e6, rows="\n".join(rows), mean=mean,
         ),
         encoding="utf-8",
@@ -150,7 +151,8 @@ the time with bfloat16 weights over that with float32.
 {rows}
 
 Geometric mean of the speedups: {mean:.2f}. *Compared* are answers (log-likelihood with greedy flag, or text) of lm-eval's best run
-and of Fineline's in float32; *unequal* are flags or texts.
+and of Fineline's in float32; *unequal* are flags or texts. Whether to go on was asked every {silence:.2f} s at the longest: that is
+how long a cancelled evaluation computes on.
 """
 
 main()
