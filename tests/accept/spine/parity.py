@@ -2,7 +2,8 @@
 
 "The same", in float32 on the CPU: the decision of a sample is identical unless lm-eval's own gap between its top two
 answers is below 1e-5 relative; a log-likelihood differs by at most 1e-4 absolute + 1e-4 relative; a greedy flag is
-identical unless listed. The number compared must be the number in lm-eval's log.
+identical unless listed; a generated text and what a filter makes of it are identical. The number compared must be the number in
+lm-eval's log.
 """
 
 import json
@@ -21,6 +22,11 @@ def get(path):
         return answer.read().decode()
 
 
+def is_text(sample):
+    """Whether a text was asked for: the second argument says how it is to be generated."""
+    return isinstance(sample["arguments"]["gen_args_0"].get("arg_1"), dict)
+
+
 def log_likelihood(resp):
     """One of `resps`: [[log-likelihood, greedy]], or [log-likelihood] for rolling; lm-eval writes them as text."""
     value = resp[0]
@@ -37,12 +43,19 @@ def gap(values):
 def compare(ours, theirs):
     """Figures of one task: samples, responses, largest difference, decisions that differ, those excused, faults."""
     figures = dict(samples=0, responses=0, worst=0.0, differ=0, excused=0, greedy_differ=0, faults=[])
-    for doc_id, reference in theirs.items():
-        sample = ours.get(doc_id)
+    for (doc_id, which), reference in theirs.items():
+        sample = ours.get((doc_id, which))
         if sample is None:
             figures["faults"].append(f"sample {doc_id} is missing")
             continue
         figures["samples"] += 1
+        if is_text(reference):
+            figures["responses"] += len(reference["resps"])
+            for field in ("arguments", "resps", "filtered_resps", *reference["metrics"]):
+                if sample[field] != reference[field]:
+                    figures["differ"] += 1
+                    figures["faults"].append(f"sample {doc_id}: {field} {sample[field]!r} against {reference[field]!r}")
+            continue
         mine, lm_eval = ([log_likelihood(resp) for resp in s["resps"]] for s in (sample, reference))
         if len(mine) != len(lm_eval):
             figures["faults"].append(f"sample {doc_id} has {len(mine)} responses, lm-eval {len(lm_eval)}")
@@ -73,7 +86,7 @@ def compare(ours, theirs):
 
 
 def read(text):
-    return {sample["doc_id"]: sample for sample in map(json.loads, text.splitlines())}
+    return {(sample["doc_id"], sample["filter"]): sample for sample in map(json.loads, text.splitlines())}
 
 
 short = False
@@ -88,8 +101,6 @@ for argument in sys.argv[3:]:
     n_tasks = 0
     for path in sorted((pathlib.Path(sys.argv[1]) / folder).glob("samples_*.jsonl")):
         task = path.stem.removeprefix("samples_")
-        if task in ("local_copa", "local_hellaswag", "local_winogrande", "local_gsm8k"):
-            continue
         n_tasks += 1
         if task not in where:
             print(f"    {task:55} was not evaluated")

@@ -10,10 +10,11 @@ fineline run create lab/stories >/dev/null
 fineline suite apply "$work/suites/rolling.yaml" --run lab/small >/dev/null
 for suite in "$work"/suites/run-*.yaml; do fineline suite apply "$suite" --run lab/reference >/dev/null; done
 for suite in "$work"/suites/stories-*.yaml; do fineline suite apply "$suite" --run lab/stories >/dev/null; done
-for task in copa hellaswag winogrande; do
-    printf 'suite: refused\ntasks: [%s]\n' "$data/lm_eval/tasks/$task.yaml" >"$work/refused.yaml"
-    check "task $task is refused by name" refused "local_$task.*function" fineline suite apply "$work/refused.yaml" --run lab/small
-done
+mkdir -p "$work/refused"
+sed "s|../../|$(realpath "$data")/|; s/utils_copa.doc_to_text/utils_copa.shout/" "$data/lm_eval/tasks/copa.yaml" >"$work/refused/copa.yaml"
+printf 'suite: refused\ntasks: [%s]\n' "$work/refused/copa.yaml" >"$work/refused.yaml"
+check "a task with Python that is not built in is refused by name" \
+    refused "local_copa.*utils_copa.shout" fineline suite apply "$work/refused.yaml" --run lab/small
 
 begun=$SECONDS
 for dir in "$data"/run/step-*; do

@@ -1,7 +1,4 @@
-"""Writes a suite file for each of lm-eval's reference results, with its limit and shots: suites.py LM_EVAL OUT
-
-Left out, as they name a `!function` or generate text: copa, hellaswag, winogrande, gsm8k.
-"""
+"""Writes a suite file for each of lm-eval's reference results, with its limit, shots and length of texts: suites.py LM_EVAL OUT"""
 
 import json
 import pathlib
@@ -13,8 +10,7 @@ files = {}
 for path in sorted((lm_eval / "tasks").glob("*.yaml")):
     text = path.read_text()
     name = next(line.split(":")[1].strip() for line in text.splitlines() if line.startswith("task:"))
-    if "!function" not in text and "generate_until" not in text:
-        files[name] = path.resolve()
+    files[name] = path.resolve()
 
 
 def write(suite, tasks, limit, shots):
@@ -25,14 +21,28 @@ def write(suite, tasks, limit, shots):
     (out / f"{suite}.yaml").write_text("\n".join(lines) + "\n")
 
 
+def shortened(task, max_tokens):
+    """The task with texts of at most so many tokens."""
+    text = (lm_eval / "tasks" / files[task].name).read_text().replace("../../", f"{lm_eval.parent.resolve()}/")
+    before, found, after = text.partition("generation_kwargs:\n")
+    assert found, f"{task} generates nothing"
+    path = out / "tasks" / files[task].name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{before}{found}  max_gen_toks: {max_tokens}\n{after}")
+    files[task] = path.resolve()
+
+
 def of_reference(prefix, folder):
     for path in sorted((lm_eval / "reference" / folder).glob("results_*.json")):
         results = json.loads(path.read_text())
-        tasks = [task for task in results["results"] if task in files]
+        tasks = list(results["results"])
         if tasks:
             shots = {results["n-shot"][task] for task in tasks}
             assert len(shots) == 1, f"{path}: one suite has one number of shots, found {shots}"
             name = path.stem.removeprefix("results_")
+            if max_tokens := results["config"]["gen_kwargs"].get("max_gen_toks"):
+                for task in tasks:
+                    shortened(task, max_tokens)
             write(f"{prefix}-{name}", tasks, int(results["config"]["limit"]), shots.pop())
 
 
