@@ -1,7 +1,7 @@
 //! The client of a Fineline registry: push the steps of a training run, pull them back, read their scores.
 //!
 //! [`Client`] has one method for each operation of the REST API, named as there. Above them stand the verbs that take
-//! several calls: [`push`], [`pull`], [`wait`], [`apply_suite`], and [`Pusher`] for training loops. [`compare_results`] compares
+//! several calls: [`push`], [`pull`], [`wait`], [`apply_suite`], [`export_results`], and [`Pusher`] for training loops. [`compare_results`] compares
 //! two sets of lm-eval's output and needs no registry.
 //!
 //! ```no_run
@@ -95,8 +95,8 @@ pub use error::{Error, Refusal, Result};
 pub use evaluation::EvaluationQuery;
 pub use http::{Client, ClientOptions};
 pub use lm_eval::{
-    CompareError, CompareOptions, Comparison, DEFAULT_TOLERANCE, Differences, MetricComparison, ScoreComparison,
-    TaskComparison, compare_results,
+    CompareError, CompareOptions, Comparison, DEFAULT_TOLERANCE, Differences, ExportOptions, ExportOutcome,
+    MetricComparison, OWN_KEY, ScoreComparison, TaskComparison, compare_results, export_results,
 };
 pub use page::all_pages;
 pub use progress::{Phase, Progress};

@@ -1,6 +1,7 @@
-//! `fineline eval list | show | samples | retry | cancel | compare`.
+//! `fineline eval list | show | samples | retry | cancel | export | compare`.
 
 mod compare;
+mod export;
 
 use clap::{Args, Subcommand};
 use fineline_api::{Evaluation, EvaluationState};
@@ -39,6 +40,8 @@ pub(crate) enum Eval {
         /// The evaluation's id.
         id: Uuid,
     },
+    /// Write a checkpoint's scores and sample logs as lm-eval's files, for tools that read those.
+    Export(export::Export),
     /// Compare two sets of lm-eval's output sample by sample, ours or lm-eval's own; needs no registry.
     Compare(compare::Compare),
 }
@@ -57,6 +60,7 @@ pub(crate) struct List {
 pub(crate) async fn run(context: &Context, command: Eval) -> Outcome {
     let (client, printer) = (|| context.client(), context.printer);
     match command {
+        Eval::Export(command) => return export::run(context, command).await,
         Eval::Compare(command) => return compare::run(context, command).await,
         Eval::List(List { target, state }) => {
             let (run, reference) = target.map_or((None, None), |target| (Some(target.run), target.reference));
