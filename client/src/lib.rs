@@ -1,7 +1,8 @@
 //! The client of a Fineline registry: push the steps of a training run, pull them back, read their scores.
 //!
 //! [`Client`] has one method for each operation of the REST API, named as there. Above them stand the verbs that take
-//! several calls: [`push`], [`pull`], [`wait`], [`apply_suite`], and [`Pusher`] for training loops.
+//! several calls: [`push`], [`pull`], [`wait`], [`apply_suite`], [`export_results`], and [`Pusher`] for training loops. [`compare_results`] compares
+//! two sets of lm-eval's output and needs no registry.
 //!
 //! ```no_run
 //! use fineline_client::{Client, PushOptions, Pusher, PusherError, PusherOptions};
@@ -63,6 +64,7 @@ mod suite;
 mod tag;
 mod token;
 
+mod lm_eval;
 mod parquet_file;
 mod pull;
 mod push;
@@ -92,6 +94,10 @@ pub use direct::Direct;
 pub use error::{Error, Refusal, Result};
 pub use evaluation::EvaluationQuery;
 pub use http::{Client, ClientOptions};
+pub use lm_eval::{
+    CompareError, CompareOptions, Comparison, DEFAULT_TOLERANCE, Differences, ExportOptions, ExportOutcome,
+    MetricComparison, OWN_KEY, ScoreComparison, TaskComparison, compare_results, export_results,
+};
 pub use page::all_pages;
 pub use progress::{Phase, Progress};
 pub use pull::{PullOptions, PullOutcome, pull};

@@ -8,6 +8,7 @@ mod coverage;
 mod crash;
 mod direct;
 mod evaluation;
+mod export;
 mod lease_faults;
 mod moving;
 mod old_schema;

@@ -4,7 +4,7 @@
 //! and `bar`.
 //!
 //! **Invariant:** exit code 0 for success, 1 for what the user can mend, 2 for anything else; data on stdout, words on
-//! stderr.
+//! stderr. `eval compare` ends as `diff` does: 1 is the answer that the two differ, 2 that they can't be compared.
 
 mod bar;
 mod config;
@@ -91,7 +91,7 @@ enum Command {
     Suite(suite::Suite),
     /// Show the scores of a run by step, or post scores from another harness.
     Scores(scores::Scores),
-    /// Look at evaluations, and retry or cancel them.
+    /// Look at evaluations, retry, cancel, export them as lm-eval's files, and compare such files.
     #[command(subcommand)]
     Eval(eval::Eval),
     /// Wait until nothing of a run is under way; fail when something failed.
@@ -220,6 +220,8 @@ mod tests {
             "fineline suite apply suite.yaml --run lab/* --backfill newest=20 --yes",
             "fineline scores lab/a --task t --csv",
             "fineline scores post lab/a@512 scores.json --harness lm-eval",
+            "fineline eval export lab/a@512 out --suite basics --overwrite",
+            "fineline eval compare ours theirs --tolerance 1e-3 --only-common",
             "fineline wait lab/a --timeout 60",
             "fineline token create ci --scope read --scope write --run lab/*",
         ] {

@@ -6,7 +6,7 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::fields::{Fields, strings};
+use super::fields::{Fields, json, strings};
 use super::{TaskError, is_name};
 use crate::error::shown;
 use crate::suite::GroupMetric;
@@ -136,6 +136,19 @@ impl RawTask {
                 "its fields can't be put into one file: write it as one file",
             )),
         }
+    }
+
+    /// Its fields as JSON, in their order: a function as `!function NAME`, what JSON has not as nothing.
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let said = |value: &Value| match value {
+            Value::Tagged(tagged) => {
+                let function = tagged.value.as_str().map(|name| format!("{} {name}", tagged.tag));
+                function.map(serde_json::Value::String)
+            }
+            other => json(other),
+        };
+        let named = |(key, value): (&Value, &Value)| Some((key.as_str()?.to_owned(), said(value).unwrap_or_default()));
+        self.fields.iter().filter_map(named).collect()
     }
 
     /// Reads it as a group, under `overrides` from the groups around it.
@@ -294,6 +307,15 @@ mod tests {
         let text = task.to_yaml().unwrap();
         assert!(text.contains("!function utils.f"), "{text}");
         assert_eq!(raw(&text), task);
+    }
+
+    #[test]
+    fn fields_become_json_in_their_order() {
+        let task = raw("task: t\ndoc_to_text: !function utils.f\nx: [1, 1.5, ~, yes]\nmetadata: {version: 1.0}\n");
+        let text = serde_json::to_string(&task.to_json()).unwrap();
+        let expected =
+            r#"{"task":"t","doc_to_text":"!function utils.f","x":[1,1.5,null,"yes"],"metadata":{"version":1.0}}"#;
+        assert_eq!(text, expected);
     }
 
     #[test]

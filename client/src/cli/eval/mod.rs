@@ -1,4 +1,7 @@
-//! `fineline eval list | show | samples | retry | cancel`.
+//! `fineline eval list | show | samples | retry | cancel | export | compare`.
+
+mod compare;
+mod export;
 
 use clap::{Args, Subcommand};
 use fineline_api::{Evaluation, EvaluationState};
@@ -37,6 +40,10 @@ pub(crate) enum Eval {
         /// The evaluation's id.
         id: Uuid,
     },
+    /// Write a checkpoint's scores and sample logs as lm-eval's files, for tools that read those.
+    Export(export::Export),
+    /// Compare two sets of lm-eval's output sample by sample, ours or lm-eval's own; needs no registry.
+    Compare(compare::Compare),
 }
 
 /// Which evaluations are listed.
@@ -51,18 +58,21 @@ pub(crate) struct List {
 }
 
 pub(crate) async fn run(context: &Context, command: Eval) -> Outcome {
-    let (client, printer) = (context.client()?, context.printer);
+    let (client, printer) = (|| context.client(), context.printer);
     match command {
+        Eval::Export(command) => return export::run(context, command).await,
+        Eval::Compare(command) => return compare::run(context, command).await,
         Eval::List(List { target, state }) => {
             let (run, reference) = target.map_or((None, None), |target| (Some(target.run), target.reference));
             let query = EvaluationQuery { run, reference, state };
+            let client = client()?;
             let page = async |cursor: Option<String>| client.list_evaluations(&query, cursor.as_deref(), None).await;
             printer.data(&all_pages(page).await?, |evaluations| table(evaluations))?;
         }
-        Eval::Show { id } => printer.data(&client.get_evaluation(id).await?, show)?,
-        Eval::Samples { id, task } => printer.raw(&client.get_samples(id, &task).await?)?,
-        Eval::Retry { id } => printer.data(&client.retry_evaluation(id).await?, show)?,
-        Eval::Cancel { id } => printer.data(&client.cancel_evaluation(id).await?, show)?,
+        Eval::Show { id } => printer.data(&client()?.get_evaluation(id).await?, show)?,
+        Eval::Samples { id, task } => printer.raw(&client()?.get_samples(id, &task).await?)?,
+        Eval::Retry { id } => printer.data(&client()?.retry_evaluation(id).await?, show)?,
+        Eval::Cancel { id } => printer.data(&client()?.cancel_evaluation(id).await?, show)?,
     }
     Ok(Ending::Good)
 }
