@@ -33,6 +33,9 @@ use sampler::Shots;
 /// The version that stands in every score.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Whose rules the numbers follow; stands in every score's provenance.
+const RULES: &str = "lm-eval 0.4.13";
+
 /// The most bytes of all requests of a task, which are all in memory at once.
 const MAX_REQUEST_BYTES: usize = 1 << 30;
 
@@ -53,6 +56,9 @@ pub struct Overrides {
 pub struct PreparedTask {
     file: TaskFile,
     n_shot: u32,
+    /// Documents of the scored split, of which a limit may leave some out.
+    n_documents: usize,
+    limit: Option<u64>,
     samples: Vec<Sample>,
     pipelines: Vec<Pipeline>,
     matcher: Matcher,
@@ -119,6 +125,7 @@ impl PreparedTask {
         };
         let docs = read(&file.scored_split, file.process_docs.as_ref())?;
         let first = docs.first().context("it has no documents")?;
+        let n_documents = docs.len();
         let preparations = preparations(&file, first)?;
         let fewshot = &file.fewshot;
         let shots = match &fewshot.pool {
@@ -138,6 +145,8 @@ impl PreparedTask {
         Ok(Self {
             file,
             n_shot,
+            n_documents,
+            limit: overrides.limit,
             samples,
             pipelines,
             matcher,
@@ -303,7 +312,10 @@ impl PreparedTask {
             Sampler::FirstN => "first_n",
         };
         let mut facts = vec![
+            ("rules_version", RULES.to_owned()),
             ("task_version", self.file.version.clone()),
+            ("n_documents", self.n_documents.to_string()),
+            ("dtype", engine.dtype.to_string()),
             ("bos_policy", engine.bos_policy.clone()),
             ("max_length", engine.max_length.to_string()),
             ("n_parameters", engine.n_parameters.to_string()),
@@ -314,6 +326,7 @@ impl PreparedTask {
         if self.n_shot > 0 && self.file.fewshot.sampler == Sampler::Default {
             facts.push(("fewshot_seed", sampler::SEED.to_string()));
         }
+        facts.extend(self.limit.map(|limit| ("limit", limit.to_string())));
         if !self.preparations.is_empty() {
             facts.push(("preparation", self.preparations.join(", ")));
         }

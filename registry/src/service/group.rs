@@ -101,6 +101,10 @@ fn provenance(
         ("group_tasks", parts.len().to_string()),
         ("group_weighted_by", weighted.to_owned()),
     ];
+    let n_documents = |part: &&TaskScore| part.provenance.get("n_documents")?.parse::<u64>().ok();
+    if let Some(n) = parts.iter().map(n_documents).sum::<Option<u64>>() {
+        own.push(("n_documents", n.to_string()));
+    }
     if !same_shots {
         own.push(("group_shots", "those of each task".to_owned()));
     }
