@@ -176,10 +176,12 @@ fn higher_is_better(evaluated: &Evaluated, name: &str) -> Value {
     evaluated.of(name).map(member).collect()
 }
 
-/// How many documents the split has is known only where the limit did not cut it.
+/// How many documents the split has stands in a score's provenance; scores of before did not say, and then it is known only where
+/// the limit did not cut it.
 fn n_samples(evaluated: &Evaluated, score: &Score) -> Value {
     let is_cut = evaluated.suite.limit.is_some_and(|limit| score.n >= limit);
-    let original = (!is_cut).then_some(score.n);
+    let told = score.provenance.get("n_documents").and_then(|n| n.parse::<u64>().ok());
+    let original = told.or((!is_cut).then_some(score.n));
     json!({ "original": original, "effective": score.n })
 }
 
@@ -301,6 +303,14 @@ mod tests {
         assert_eq!(file[OWN_KEY]["scores"][1]["stderr"], 0.25);
         assert_eq!(file["n-samples"]["t"], json!({"original": null, "effective": 100}));
         assert_eq!(file["n-samples"]["u"], json!({"original": 9, "effective": 9}));
+        let mut told = evaluated();
+        told.scores[0]
+            .provenance
+            .insert("n_documents".to_owned(), "1319".to_owned());
+        assert_eq!(
+            results_file(&told)["n-samples"]["t"],
+            json!({"original": 1319, "effective": 100})
+        );
         assert_eq!(file["config"]["model_dtype"], "torch.bfloat16");
         assert_eq!(file["config"]["model_num_parameters"], 9);
         assert_eq!(file["config"]["fewshot_seed"], Value::Null);
