@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use fineline_api::{Lease, Progress, Reference, result_digest, scores_digest};
+use fineline_api::{Evaluation, Lease, Progress, Reference, result_digest, scores_digest};
 use fineline_client::{Client, PullOptions, pull};
 use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteTask};
 
+use crate::cache::{Cache, Held};
 use crate::engine::{Done, Engine, EngineOptions};
 use crate::lent::fetch_tokenizer;
 use crate::task::{Overrides, PreparedTask, TaskResult};
@@ -70,7 +71,8 @@ pub(crate) async fn evaluate(
     Ok(result_digest(&scored))
 }
 
-/// Pulls the checkpoint and loads it. The folder is gone when this returns: the engine holds the model in memory.
+/// Pulls the checkpoint and loads it. The folder is gone when this returns, or free in the cache: the engine holds the model in
+/// memory.
 async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lease: &Lease) -> Result<Box<dyn Engine>> {
     let evaluation = &lease.evaluation;
     let scratch = match &options.scratch {
@@ -78,17 +80,23 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
         None => tempfile::tempdir(),
     };
     let scratch = scratch.context("a folder for the checkpoint")?;
-    let reference = Reference::Digest(evaluation.checkpoint);
-    let pull_options = PullOptions::default();
+    let held = held(client, options, evaluation).await?;
+    let pull_options = PullOptions {
+        // What is in the cache with other bytes is damage.
+        overwrite: held.is_some(),
+    };
     pull(
         client,
         &evaluation.run,
-        &reference,
-        scratch.path(),
+        &Reference::Digest(evaluation.checkpoint),
+        held.as_ref().map_or(scratch.path(), |held| &held.dir),
         &pull_options,
         |_| {},
     )
     .await?;
+    if let Some(held) = &held {
+        held.show_in(scratch.path())?;
+    }
     fetch_tokenizer(client, lease, scratch.path()).await?;
     fail_point!("worker.pulled");
     let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
@@ -100,11 +108,31 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     let load = Arc::clone(load);
     let loading = tokio::task::spawn_blocking(move || {
         let dir: &Path = scratch.path();
-        load(dir, engine_options)
+        let engine = load(dir, engine_options);
+        drop(held);
+        engine
     });
     let engine = loading.await.context("the engine panicked")??;
     fail_point!("worker.loaded");
     Ok(engine)
+}
+
+/// The checkpoint's folder in the worker's cache, if it has one and there is room.
+async fn held(client: &Client, options: &WorkerOptions, evaluation: &Evaluation) -> Result<Option<Held>> {
+    let Some(dir) = options.cache.clone() else {
+        return Ok(None);
+    };
+    let (reference, digest) = (Reference::Digest(evaluation.checkpoint), evaluation.checkpoint);
+    let size_bytes = client.get_checkpoint(&evaluation.run, &reference).await?.size_bytes;
+    let max_bytes = options.cache_gib.saturating_mul(1 << 30);
+    let hold = move || Cache::open(&dir, max_bytes)?.hold(digest, size_bytes);
+    let held = tokio::task::spawn_blocking(hold)
+        .await
+        .context("the cache panicked")??;
+    if held.is_none() {
+        tracing::warn!(checkpoint = %digest, size_bytes, max_bytes, "the cache has no room, so the checkpoint is not kept");
+    }
+    Ok(held)
 }
 
 /// Where the progress of a task is told.

@@ -11,6 +11,7 @@ macro_rules! fail_point {
     };
 }
 
+mod cache;
 pub mod candle;
 pub mod config;
 pub mod demo;

@@ -54,6 +54,13 @@ pub struct WorkerOptions {
     /// Folder for the checkpoint at hand; the system's temporary one when absent.
     #[arg(long)]
     pub scratch: Option<PathBuf>,
+    /// Folder where checkpoints are kept for the next evaluation of the same one; workers of one machine may share it. Nothing is
+    /// kept when absent.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// What the cache may take, in GiB: those that were not used for the longest make room.
+    #[arg(long, value_name = "GIB", default_value_t = 100, requires = "cache")]
+    pub cache_gib: u64,
     /// Tokens of a batch at most.
     #[arg(long, default_value_t = 2048)]
     pub batch_tokens: usize,

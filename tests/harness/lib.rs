@@ -85,12 +85,23 @@ impl TestServer {
 
     /// A worker of all runs that works until there is no work.
     pub async fn work(&self, load: LoadEngine) {
+        self.worked(load, None).await;
+    }
+
+    /// The same, with checkpoints kept in `cache`.
+    pub async fn work_with_cache(&self, load: LoadEngine, cache: &Path) {
+        self.worked(load, Some(cache.to_owned())).await;
+    }
+
+    async fn worked(&self, load: LoadEngine, cache: Option<PathBuf>) {
         let options = WorkerOptions {
             server: self.server.url.clone(),
             token: self.token(&[Scope::Evaluate], "*").await,
             device: "cpu".to_owned(),
             name: Some("w".to_owned()),
             scratch: None,
+            cache,
+            cache_gib: 1,
             batch_tokens: 4096,
             once: true,
         };

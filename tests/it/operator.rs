@@ -76,6 +76,8 @@ async fn busy(data: &Path) -> (ServerProcess, Client) {
         device: "cpu".to_owned(),
         name: Some("hidden-worker".to_owned()),
         scratch: None,
+        cache: None,
+        cache_gib: 0,
         batch_tokens: 4096,
         once: true,
     };

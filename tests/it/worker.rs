@@ -1,13 +1,14 @@
 //! The worker's own loop against the registry, with an engine of known numbers; and what every engine must do.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
+use fineline_evaluator::worker::LoadEngine;
 use fineline_registry::serve::LeaseOptions;
 use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite};
 
@@ -67,6 +68,57 @@ async fn a_worker_scores_what_waits_and_its_sample_log_is_served() {
     );
     let log = server.admin.get_samples(done.id, "tiny").await.unwrap();
     assert_eq!(std::str::from_utf8(&log).unwrap().lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_checkpoint_in_the_cache_is_used_again_and_mended() {
+    // Given a step with two suites, and a worker that has scored it for the first
+    let server = queued().await;
+    let cache = server.dir.path().join("cache");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let load = |seen: &Arc<Mutex<Vec<_>>>| -> LoadEngine {
+        let (seen, load) = (Arc::clone(seen), load_fake());
+        Arc::new(move |dir: &Path, options| {
+            let mut names: Vec<_> = std::fs::read_dir(dir)?
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            seen.lock()
+                .unwrap()
+                .push((names, std::fs::read(dir.join("model.safetensors"))?));
+            load(dir, options)
+        })
+    };
+    server.work_with_cache(load(&seen), &cache).await;
+    let kept = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = kept.filter(|path| path.is_dir()).collect();
+    assert_eq!(kept.len(), 1);
+    // When its file is damaged there
+    let file = kept[0].join("model.safetensors");
+    let right = std::fs::read(&file).unwrap();
+    let mut damaged = right.clone();
+    damaged[100] ^= 1;
+    std::fs::write(&file, &damaged).unwrap();
+    let config = std::fs::metadata(kept[0].join("config.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let other = harness::suite_about(server.dir.path(), "y");
+    apply_suite(&server.admin, &other, &"lab/*".parse().unwrap(), true)
+        .await
+        .unwrap();
+    server.work_with_cache(load(&seen), &cache).await;
+    // Then the second gets the same bytes, and what was whole was not written again.
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 2);
+    assert_eq!((&seen[0], &seen[0].1), (&seen[1], &right));
+    assert_eq!(
+        std::fs::metadata(kept[0].join("config.json"))
+            .unwrap()
+            .modified()
+            .unwrap(),
+        config
+    );
 }
 
 #[tokio::test]
