@@ -85,7 +85,9 @@ impl Server {
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let mut process = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--evaluator", "off", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--evaluator", "off"])
+            // On a busy machine all that is wrong takes longer than a lease usually lives, and its end is a change.
+            .args(["--lease-ttl", "3600", "--data"])
             .arg(&data)
             .envs(environment(&data))
             .stdout(Stdio::piped())
