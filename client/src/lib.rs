@@ -105,5 +105,5 @@ pub use push::{PushOptions, PushOutcome, push};
 pub use pusher::{Pusher, PusherError, PusherOptions};
 pub use ranks::{PartOutcome, abort_parts, commit_parts, push_part};
 pub use score::ScoreQuery;
-pub use suite_file::{apply_suite, plan_suite};
+pub use suite_file::{BindOptions, apply_suite, plan_suite};
 pub use wait::{WaitOutcome, wait};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fineline_api::suite::MAX_SUITE_BYTES;
-use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern};
+use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern, StepOrder};
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteFile, SuiteTask};
 use fineline_format::task::DataFormat;
@@ -33,8 +33,43 @@ struct Blobs {
     size_bytes: u64,
 }
 
-/// Reads the suite file at `path` with its tasks and their data, uploads it and binds it to the runs of `pattern`.
-/// `backfill` says which of the steps that are there already are evaluated too; `true` means all, `false` none.
+/// What a binding asks for beside its suite and runs. From a [`Backfill`] alone, or from `true` for all of one and `false` for
+/// none, it is that and every step, as they come.
+#[derive(Debug, Clone, Copy)]
+pub struct BindOptions {
+    /// Which of the steps that are there already are evaluated too.
+    pub backfill: Backfill,
+    /// Only steps that this divides.
+    pub every: u64,
+    /// Which step comes next.
+    pub order: StepOrder,
+}
+
+impl<T: Into<Backfill>> From<T> for BindOptions {
+    fn from(backfill: T) -> Self {
+        Self {
+            backfill: backfill.into(),
+            every: 1,
+            order: StepOrder::Arrival,
+        }
+    }
+}
+
+impl BindOptions {
+    fn binding(self, pattern: &RunPattern, suite: Digest, dtype: String) -> CreateBinding {
+        CreateBinding {
+            pattern: pattern.clone(),
+            suite,
+            dtype,
+            backfill: self.backfill,
+            every: self.every,
+            order: self.order,
+        }
+    }
+}
+
+/// Reads the suite file at `path` with its tasks and their data, uploads it and binds it to the runs of `pattern`, as
+/// `options` say.
 ///
 /// # Errors
 /// [`Error::Folder`] that names the file and what is wrong with it, [`Error::Io`] when one can't be read, and what
@@ -43,19 +78,14 @@ pub async fn apply_suite(
     client: &Client,
     path: &Path,
     pattern: &RunPattern,
-    backfill: impl Into<Backfill>,
+    options: impl Into<BindOptions>,
 ) -> Result<Binding> {
-    let backfill = backfill.into();
+    let options = options.into();
     let file = path.to_owned();
     let loaded = blocking(move || load(&file)).await?;
     let blobs = loaded.blobs.by_digest.into_iter().collect();
     let suite = client.create_suite(pattern, &loaded.definition, blobs).await?;
-    let binding = CreateBinding {
-        pattern: pattern.clone(),
-        suite: suite.digest,
-        dtype: loaded.dtype,
-        backfill,
-    };
+    let binding = options.binding(pattern, suite.digest, loaded.dtype);
     client.create_binding(&binding).await
 }
 
@@ -67,16 +97,12 @@ pub async fn plan_suite(
     client: &Client,
     path: &Path,
     pattern: &RunPattern,
-    backfill: Backfill,
+    options: impl Into<BindOptions>,
 ) -> Result<BackfillPlan> {
+    let options = options.into();
     let file = path.to_owned();
     let loaded = blocking(move || load(&file)).await?;
-    let binding = CreateBinding {
-        pattern: pattern.clone(),
-        suite: loaded.definition.digest(),
-        dtype: loaded.dtype,
-        backfill,
-    };
+    let binding = options.binding(pattern, loaded.definition.digest(), loaded.dtype);
     client.plan_binding(&binding).await
 }
 

@@ -65,6 +65,62 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.iter().map(|row| row.try_get("", "line").unwrap()).collect()
 }
 
+#[tokio::test]
+async fn scores_of_limited_suites_say_so_and_keep_apart() {
+    // Given scores of a suite with a limit and of one without, and one from outside, of a registry from before.
+    let db = Database::connect("sqlite::memory:").await.unwrap();
+    Migrator::up(&db, Some(16)).await.unwrap();
+    let evaluation = |id: &str, suite: &str| {
+        format!(
+            "INSERT INTO evaluation (id, namespace, run_id, revision_id, model_digest, suite_digest, dtype, state, n_failures, \
+            n_expiries, not_before_ms, created_at_ms, suite_name) VALUES (x'{id}', 'lab', 1, 1, x'{id}', x'{suite}', 'float32', \
+            'done', 0, 0, 0, 0, 's');"
+        )
+    };
+    let score = |of: &str, n_shot: u32| {
+        format!(
+            "INSERT INTO score ({}, task, metric, filter, value, n, n_shot, harness, provenance, created_at_ms) \
+            VALUES ({of}, 't', 'acc', 'none', 0.5, 9, {n_shot}, 'h', '{{}}', 0);",
+            if of.starts_with('x') {
+                "evaluation_id"
+            } else {
+                "revision_id"
+            }
+        )
+    };
+    let rows = [
+        "PRAGMA foreign_keys = OFF;".to_owned(),
+        "INSERT INTO suite (digest, name, definition, size_bytes, created_at_ms) VALUES \
+            (x'aa', 's', '{\"tasks\":[],\"limit\":200}', 1, 0), (x'bb', 's', '{\"tasks\":[]}', 1, 0);"
+            .to_owned(),
+        evaluation("01", "aa"),
+        evaluation("02", "bb"),
+        score("x'01'", 0),
+        score("x'02'", 1),
+        score("7", 2),
+    ];
+    db.execute_unprepared(&rows.concat()).await.unwrap();
+    // When it is brought up to date
+    Migrator::up(&db, Some(1)).await.unwrap();
+    // Then each says the limit of its suite,
+    let limits =
+        "SELECT n_shot || ' ' || coalesce(sample_limit, 'all') AS line FROM score ORDER BY n_shot, sample_limit";
+    assert_eq!(lines(&db, limits).await, ["0 200", "1 all", "2 all"]);
+    // and one of fewer samples has a place beside that of all, which alone stays on the way back.
+    let again = score("7", 2);
+    assert!(db.execute_unprepared(&again).await.is_err());
+    let limited = again
+        .replace("created_at_ms)", "created_at_ms, sample_limit)")
+        .replace("'{}', 0)", "'{}', 0, 50)");
+    db.execute_unprepared(&limited).await.unwrap();
+    assert_eq!(lines(&db, limits).await, ["0 200", "1 all", "2 all", "2 50"]);
+    Migrator::down(&db, Some(1)).await.unwrap();
+    assert_eq!(
+        lines(&db, "SELECT n_shot || '' AS line FROM score ORDER BY n_shot").await,
+        ["0", "1", "2"]
+    );
+}
+
 /// The rows of the two tables that are made anew, as text.
 async fn rows(db: &DatabaseConnection) -> Vec<String> {
     let sql = "SELECT 'chunk ' || hex(digest) || ' ' || size_bytes || ' ' || hex(frame_id) || ' ' || \

@@ -19,6 +19,7 @@ mod push;
 mod ranks;
 mod revision;
 mod run;
+mod schedule;
 mod score;
 mod stored_only;
 mod token;

@@ -13,6 +13,7 @@ fn external(task: &str, value: f64) -> ExternalScore {
         value,
         stderr: None,
         n: 10,
+        limit: None,
         n_shot: 0,
         higher_is_better: Some(true),
         dtype: None,

@@ -218,6 +218,7 @@ mod tests {
             "fineline suite apply suite.yaml --run lab/* --backfill",
             "fineline suite apply suite.yaml --run lab/* --backfill coarse --dry-run",
             "fineline suite apply suite.yaml --run lab/* --backfill newest=20 --yes",
+            "fineline suite apply suite.yaml --run lab/* --every 1000 --order coarse",
             "fineline scores lab/a --task t --csv",
             "fineline scores post lab/a@512 scores.json --harness lm-eval",
             "fineline eval export lab/a@512 out --suite basics --overwrite",

@@ -59,7 +59,7 @@ enum Post {
         #[arg(value_name = "RUN@REF")]
         checkpoint: CheckpointTarget,
         /// A JSON file: a list of objects with `task`, `metric`, `value`, and as far as known `filter`, `stderr`, `n`,
-        /// `n_shot`, `higher_is_better`, `dtype`.
+        /// `limit`, `n_shot`, `higher_is_better`, `dtype`.
         file: PathBuf,
         /// What measured them.
         #[arg(long)]
@@ -192,7 +192,9 @@ fn titles(scores: &[Score]) -> Vec<String> {
         } else {
             format!("@{}", score.harness)
         };
-        format!("{}/{}{filter}{harness}", score.task, score.metric)
+        // Never beside a number of all samples under one title.
+        let limit = score.limit.map(|limit| format!(" limit {limit}")).unwrap_or_default();
+        format!("{}/{}{filter}{harness}{limit}", score.task, score.metric)
     };
     let setting = |score: &Score| (score.n_shot, score.dtype.clone());
     let mut settings: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
@@ -232,6 +234,7 @@ mod tests {
             stderr: None,
             stderr_method: None,
             n: 100,
+            limit: None,
             n_shot: 0,
             higher_is_better: Some(true),
             harness: OWN_HARNESS.to_owned(),
@@ -276,13 +279,15 @@ mod tests {
 
     #[test]
     fn two_measurements_never_share_a_column() {
-        let mut scores = vec![score(1, "acc", 0.1); 4];
+        let mut scores = vec![score(1, "acc", 0.1); 5];
+        scores[4].limit = Some(200);
         scores[1].harness = "lm-eval".to_owned();
         scores[2].n_shot = 5;
         scores[3].filter = "strict".to_owned();
         let titles = titles(&scores);
         let distinct: BTreeSet<_> = titles.iter().collect();
-        assert_eq!(distinct.len(), 4, "{titles:?}");
+        assert_eq!(distinct.len(), 5, "{titles:?}");
+        assert_eq!(titles[4], "copa/acc limit 200");
         assert_eq!(titles[2], "copa/acc 5-shot float32");
     }
 }

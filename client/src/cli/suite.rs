@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use fineline_api::{Backfill, BackfillPlan, Binding, RunPattern, Suite as SuiteRow};
-use fineline_client::{Client, apply_suite, plan_suite};
+use fineline_api::{Backfill, BackfillPlan, Binding, RunPattern, StepOrder, Suite as SuiteRow};
+use fineline_client::{BindOptions, Client, apply_suite, plan_suite};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -41,6 +41,14 @@ pub(crate) struct Apply {
     /// after a change, the suite is another one, and this evaluates by it.
     #[arg(long, value_name = "WHICH", num_args = 0..=1, default_missing_value = "all")]
     backfill: Option<Backfill>,
+    /// Evaluate only steps that N divides.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// Which step comes next of those that wait: `arrival`, new ones as they come and then those of the back-fill;
+    /// `newest`, the highest; `coarse`, the one furthest from what is measured, so that the curve is known at evenly spread
+    /// steps at any time.
+    #[arg(long, value_name = "ORDER", default_value_t)]
+    order: StepOrder,
     /// Say what the back-fill would queue, and do nothing.
     #[arg(long, requires = "backfill")]
     dry_run: bool,
@@ -71,9 +79,13 @@ pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
 
 async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
     let Apply { file, pattern, .. } = command;
-    let backfill = command.backfill.unwrap_or_default();
-    if backfill != Backfill::None {
-        let plan = plan_suite(client, file, pattern, backfill).await?;
+    let options = BindOptions {
+        backfill: command.backfill.unwrap_or_default(),
+        every: command.every,
+        order: command.order,
+    };
+    if options.backfill != Backfill::None {
+        let plan = plan_suite(client, file, pattern, options).await?;
         if command.dry_run {
             context.printer.data(&plan, plan_told)?;
             return Ok(Ending::Good);
@@ -84,7 +96,7 @@ async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
             return Ok(Ending::Bad);
         }
     }
-    let binding = apply_suite(client, file, pattern, backfill).await?;
+    let binding = apply_suite(client, file, pattern, options).await?;
     context.printer.data(&binding, |binding| {
         let Binding {
             suite,
@@ -93,9 +105,24 @@ async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
             n_queued,
             ..
         } = binding;
-        format!("{suite} is bound to {pattern} in {dtype}, {n_queued} evaluations are queued")
+        let schedule = scheduled(binding)
+            .map(|words| format!(" ({words})"))
+            .unwrap_or_default();
+        format!("{suite} is bound to {pattern} in {dtype}{schedule}, {n_queued} evaluations are queued")
     })?;
     Ok(Ending::Good)
+}
+
+/// What is unusual of the steps that a binding asks for and of their order.
+fn scheduled(binding: &Binding) -> Option<String> {
+    let every = (binding.every > 1).then(|| format!("steps that {} divides", binding.every));
+    let order = match binding.order {
+        StepOrder::Arrival => None,
+        StepOrder::Newest => Some("the newest first".to_owned()),
+        StepOrder::Coarse => Some("coarse to fine".to_owned()),
+    };
+    let words: Vec<String> = every.into_iter().chain(order).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn plan_told(plan: &BackfillPlan) -> String {
@@ -124,12 +151,15 @@ fn suites_table(suites: &[SuiteRow]) -> String {
 }
 
 fn bindings_table(bindings: &[Binding]) -> String {
-    let mut table = Table::new(["RUNS", "SUITE", "DTYPE", "ID", "CREATED"]);
+    let mut table = Table::new(["RUNS", "SUITE", "DTYPE", ">EVERY", "ORDER", ">LIMIT", "ID", "CREATED"]);
     for binding in bindings {
         table.row([
             binding.pattern.to_string(),
             binding.suite.clone(),
             binding.dtype.clone(),
+            binding.every.to_string(),
+            binding.order.to_string(),
+            or_none(binding.limit),
             binding.id.to_string(),
             time(binding.created_at),
         ]);

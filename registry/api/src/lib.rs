@@ -44,6 +44,6 @@ pub use result::{result_digest, scores_digest};
 pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
 pub use storage::{CollectGarbage, FrameCount, GarbageReport};
-pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, Suite};
+pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, StepOrder, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};
 pub use token::{CreateToken, CreatedToken, Scope, Token};

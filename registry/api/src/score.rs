@@ -37,6 +37,9 @@ pub struct Score {
     pub stderr_method: Option<String>,
     /// Samples.
     pub n: u64,
+    /// Samples of a task at most, where that left some out; such a score is never on one curve with one of all samples.
+    #[serde(default)]
+    pub limit: Option<u64>,
     /// Shots.
     pub n_shot: u32,
     /// Which way is better.
@@ -122,6 +125,9 @@ pub struct ExternalScore {
     /// Samples.
     #[serde(default)]
     pub n: u64,
+    /// Samples of a task at most, where that left some out (lm-eval's `--limit`).
+    #[serde(default)]
+    pub limit: Option<u64>,
     /// Shots.
     #[serde(default)]
     pub n_shot: u32,
@@ -137,7 +143,7 @@ fn no_filter() -> String {
     "none".to_owned()
 }
 
-/// Posts scores from outside for one checkpoint; the same (task, metric, filter, shots) of the harness again replaces
+/// Posts scores from outside for one checkpoint; the same (task, metric, filter, shots, limit) of the harness again replaces
 /// the value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

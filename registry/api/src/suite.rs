@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::run::RunPattern;
-use crate::text::string_schema;
+use crate::text::{string_schema, words};
 
 /// The form part that holds the definition.
 pub const DEFINITION_PART: &str = "definition";
@@ -42,6 +42,25 @@ pub struct Suite {
     pub created_at: DateTime<Utc>,
 }
 
+words! {
+    /// Which of the steps that wait for a binding's suite is evaluated next.
+    #[derive(Default)]
+    pub enum StepOrder {
+        /// New steps as they came, then those of a back-fill in its own order.
+        #[default]
+        Arrival = "arrival",
+        /// The highest step.
+        Newest = "newest",
+        /// The one that is furthest from what is measured, so that a curve is known at evenly spread steps at any time.
+        Coarse = "coarse",
+    }
+}
+
+/// Every evaluable step: what a binding asks for that says nothing else.
+pub const fn every_step() -> u64 {
+    1
+}
+
 /// Binds a suite to runs: every evaluable step of them is evaluated. A pattern has one binding of a suite's name; a
 /// newer one takes its place.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +77,12 @@ pub struct CreateBinding {
     /// Which of the steps that are there already are evaluated too; none when absent.
     #[serde(default)]
     pub backfill: Backfill,
+    /// Only steps that this divides, from 1 on; every step when absent.
+    #[serde(default = "every_step")]
+    pub every: u64,
+    /// Which step comes next; `arrival` when absent.
+    #[serde(default)]
+    pub order: StepOrder,
 }
 
 /// Which of the steps that are there already are evaluated too, and in which order. New steps come before all of them.
@@ -152,6 +177,15 @@ pub struct Binding {
     pub suite_digest: Digest,
     /// The dtype that it is computed in.
     pub dtype: String,
+    /// Only steps that this divides are evaluated.
+    #[serde(default = "every_step")]
+    pub every: u64,
+    /// Which step comes next.
+    #[serde(default)]
+    pub order: StepOrder,
+    /// Samples a task at most, as the suite says.
+    #[serde(default)]
+    pub limit: Option<u64>,
     /// Evaluations that the call queued.
     #[serde(default)]
     pub n_queued: u64,
@@ -174,5 +208,6 @@ mod tests {
         let absent = r#"{"pattern":"lab/a","suite":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","dtype":"float32"}"#;
         let absent: CreateBinding = serde_json::from_str(absent).unwrap();
         assert_eq!(absent.backfill, Backfill::None);
+        assert_eq!((absent.every, absent.order), (1, StepOrder::Arrival));
     }
 }

@@ -1,13 +1,14 @@
 //! Evaluations that workers hold, and picking one for a worker.
 
-use fineline_api::{ClaimEvaluation, EvaluationState, RunPattern};
+use fineline_api::{CheckpointState, ClaimEvaluation, EvaluationState, RunPattern};
 use fineline_format::Digest;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, RelationDef,
 };
 use uuid::Uuid;
 
-use super::entity::evaluation;
+use super::entity::{evaluation, revision, revision_evaluation};
 use super::evaluation::{EvaluationModel, run_of_evaluation};
 
 /// Leases that ran out.
@@ -37,6 +38,49 @@ pub(crate) async fn pick(
         .order_by_asc(evaluation::Column::CreatedAtMs)
         .order_by_asc(evaluation::Column::Id);
     query.one(conn).await
+}
+
+/// A step of a run, as the curve of one suite in one dtype has it.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct CurveStep {
+    /// The evaluation.
+    pub(crate) id: Uuid,
+    /// The run that it was queued for.
+    pub(crate) run_id: i64,
+    pub(crate) state: String,
+    pub(crate) not_before_ms: i64,
+    pub(crate) architecture: Option<String>,
+}
+
+/// The current steps of an evaluation's run that have one by the same suite in the same dtype, by step.
+pub(crate) async fn curve(conn: &impl ConnectionTrait, of: &EvaluationModel) -> Result<Vec<CurveStep>, DbErr> {
+    let of_link: RelationDef = revision_evaluation::Entity::belongs_to(evaluation::Entity)
+        .from(revision_evaluation::Column::EvaluationId)
+        .to(evaluation::Column::Id)
+        .into();
+    let of_revision: RelationDef = revision::Entity::belongs_to(revision_evaluation::Entity)
+        .from(revision::Column::Id)
+        .to(revision_evaluation::Column::RevisionId)
+        .into();
+    let columns = [
+        evaluation::Column::Id,
+        evaluation::Column::RunId,
+        evaluation::Column::State,
+        evaluation::Column::NotBeforeMs,
+        evaluation::Column::Architecture,
+    ];
+    let query = revision::Entity::find()
+        .select_only()
+        .join(JoinType::InnerJoin, of_revision)
+        .join(JoinType::InnerJoin, of_link)
+        .filter(revision::Column::RunId.eq(of.run_id))
+        .filter(revision::Column::Current.eq(true))
+        .filter(revision::Column::State.eq(CheckpointState::Ready.as_str()))
+        .filter(evaluation::Column::SuiteDigest.eq(of.suite_digest.as_slice()))
+        .filter(evaluation::Column::Dtype.eq(of.dtype.as_str()))
+        .order_by_asc(revision::Column::Step);
+    let query = columns.into_iter().fold(query, |query, column| query.column(column));
+    query.into_model().all(conn).await
 }
 
 /// What a token holds leases for, live or not.

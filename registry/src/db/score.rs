@@ -16,12 +16,13 @@ use uuid::Uuid;
 
 use super::entity::{evaluation, revision, revision_evaluation, sample_log, score};
 
-/// Replaces the scores of one task of an evaluation.
+/// Replaces the scores of one task of an evaluation, whose suite has that limit.
 pub(crate) async fn replace_task(
     conn: &impl ConnectionTrait,
     evaluation: &evaluation::Model,
     task: &str,
     scores: &[TaskScore],
+    limit: Option<u64>,
 ) -> Result<(), DbErr> {
     clear_task(conn, evaluation.id, task).await?;
     let now = super::now_ms(conn).await?;
@@ -44,10 +45,17 @@ pub(crate) async fn replace_task(
             dtype: Set(Some(evaluation.dtype.clone())),
             provenance: Set(super::to_json(&new.provenance)?),
             created_at_ms: Set(now),
+            sample_limit: Set(limit.filter(|_| leaves_out(new)).map(super::signed)),
         };
         score::Entity::insert(row).exec_without_returning(conn).await?;
     }
     Ok(())
+}
+
+/// Whether a limit left samples out of a score: one that does not say how many documents there were counts as one of fewer.
+fn leaves_out(score: &TaskScore) -> bool {
+    let n_documents = score.provenance.get("n_documents").and_then(|n| n.parse::<u64>().ok());
+    n_documents.is_none_or(|n| score.n < n)
 }
 
 /// The scores of an evaluation by task, as they were posted.
@@ -112,6 +120,10 @@ pub(crate) async fn post(conn: &impl ConnectionTrait, revision_id: i64, new: &Po
             .filter(score::Column::Metric.eq(external.metric.as_str()))
             .filter(score::Column::Filter.eq(external.filter.as_str()))
             .filter(score::Column::NShot.eq(external.n_shot))
+            .filter(match external.limit {
+                Some(limit) => score::Column::SampleLimit.eq(super::signed(limit)),
+                None => score::Column::SampleLimit.is_null(),
+            })
             .exec(conn)
             .await?;
         let row = score::ActiveModel {
@@ -132,6 +144,7 @@ pub(crate) async fn post(conn: &impl ConnectionTrait, revision_id: i64, new: &Po
             dtype: Set(external.dtype.clone()),
             provenance: Set(serde_json::json!({})),
             created_at_ms: Set(now),
+            sample_limit: Set(external.limit.map(super::signed)),
         };
         score::Entity::insert(row).exec_without_returning(conn).await?;
     }
@@ -169,6 +182,8 @@ pub(crate) struct ScoreKey {
     filter: String,
     harness: String,
     n_shot: u32,
+    #[serde(default)]
+    limit: Option<u64>,
     evaluation: Option<Uuid>,
 }
 
@@ -182,6 +197,7 @@ impl ScoreKey {
             filter: score.filter.clone(),
             harness: score.harness.clone(),
             n_shot: score.n_shot,
+            limit: score.limit,
             evaluation: score.evaluation,
         }
     }
@@ -386,6 +402,7 @@ fn describe(
         stderr: row.stderr,
         stderr_method: row.stderr_method.clone(),
         n: row.n.unsigned_abs(),
+        limit: row.sample_limit.map(i64::unsigned_abs),
         n_shot: row.n_shot.unsigned_abs(),
         higher_is_better: row.higher_is_better,
         harness: row.harness.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use fineline_api::{Binding, RunPattern, Suite};
+use fineline_api::{Binding, RunPattern, StepOrder, Suite};
 use fineline_format::Digest;
 use fineline_format::suite::{SuiteDefinition, SuiteGroup};
 use sea_orm::sea_query::OnConflict;
@@ -98,6 +98,11 @@ impl SuiteRow {
         &self.definition.groups
     }
 
+    /// Samples a task at most.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.definition.limit
+    }
+
     /// The names of its tasks.
     pub(crate) fn tasks(&self) -> Vec<String> {
         self.definition.tasks.iter().map(|task| task.task.clone()).collect()
@@ -160,6 +165,9 @@ fn binding_row(row: binding::Model) -> Result<Binding, DbErr> {
         suite: row.suite_name,
         suite_digest: super::digest(&row.suite_digest)?,
         dtype: row.dtype,
+        every: row.every_steps.unsigned_abs(),
+        order: row.step_order.parse().map_err(DbErr::Type)?,
+        limit: None,
         n_queued: 0,
         created_at: super::time(row.created_at_ms),
     })
@@ -172,6 +180,7 @@ pub(crate) async fn bind(
     digest: &Digest,
     name: &str,
     dtype: &str,
+    (every, order): (u64, StepOrder),
 ) -> Result<Binding, DbErr> {
     binding::Entity::delete_many()
         .filter(binding::Column::Pattern.eq(pattern.to_string()))
@@ -185,11 +194,13 @@ pub(crate) async fn bind(
         suite_digest: Set(super::blob(digest)),
         dtype: Set(dtype.to_owned()),
         created_at_ms: Set(super::now_ms(conn).await?),
+        every_steps: Set(super::signed(every)),
+        step_order: Set(order.as_str().to_owned()),
     };
     binding_row(binding::Entity::insert(row).exec_with_returning(conn).await?)
 }
 
-/// All bindings, the oldest first.
+/// All bindings, the oldest first; without the limits of their suites, which are the suites'.
 pub(crate) async fn bindings(conn: &impl ConnectionTrait) -> Result<Vec<Binding>, DbErr> {
     let query = binding::Entity::find().order_by_asc(binding::Column::Id);
     query.all(conn).await?.into_iter().map(binding_row).collect()

@@ -27,7 +27,11 @@ pub(crate) async fn fill(app: &App, binding: &Binding, backfill: Backfill) -> Ap
     let mut n_queued = 0;
     let mut after = None;
     while let Some(run) = next_run(app, &binding.pattern, &mut after).await? {
-        let chosen: Vec<_> = chosen(app, &run, backfill).await?.into_iter().enumerate().collect();
+        let chosen: Vec<_> = chosen(app, &run, (backfill, binding.every))
+            .await?
+            .into_iter()
+            .enumerate()
+            .collect();
         for batch in chosen.chunks(BATCH) {
             let txn = db::write_txn(&app.db).await?;
             for (at, seen) in batch {
@@ -51,14 +55,14 @@ pub(crate) async fn plan(
     app: &App,
     pattern: &RunPattern,
     (suite, dtype, known): (Digest, &str, bool),
-    backfill: Backfill,
+    wanted: (Backfill, u64),
 ) -> ApiResult<BackfillPlan> {
     let conn = app.db.reader();
     let mut plan = BackfillPlan::default();
     let mut planned: HashMap<(String, Digest), Vec<i64>> = HashMap::new();
     let mut after = None;
     while let Some(run) = next_run(app, pattern, &mut after).await? {
-        let chosen = chosen(app, &run, backfill).await?;
+        let chosen = chosen(app, &run, wanted).await?;
         plan.n_runs += u64::from(!chosen.is_empty());
         for model in chosen.into_iter().filter_map(|row| row.model_digest) {
             plan.n_steps += 1;
@@ -87,8 +91,8 @@ async fn next_run(app: &App, pattern: &RunPattern, after: &mut Option<RunRow>) -
     Ok(next)
 }
 
-/// The evaluable steps of a run that a back-fill takes, in its order.
-async fn chosen(app: &App, run: &RunRow, backfill: Backfill) -> ApiResult<Vec<RevisionRow>> {
+/// The evaluable steps of a run that a back-fill takes of those that a binding asks for, in its order.
+async fn chosen(app: &App, run: &RunRow, (backfill, every): (Backfill, u64)) -> ApiResult<Vec<RevisionRow>> {
     if backfill == Backfill::None {
         return Ok(Vec::new());
     }
@@ -102,7 +106,7 @@ async fn chosen(app: &App, run: &RunRow, backfill: Backfill) -> ApiResult<Vec<Re
         let rows = db::revision::list(app.db.reader(), run.id, filter, after, PAGE).await?;
         let Some(last) = rows.last() else { break };
         after = Some((last.step, last.id));
-        steps.extend(rows);
+        steps.extend(rows.into_iter().filter(|row| row.step.is_multiple_of(every)));
     }
     Ok(match backfill {
         Backfill::None | Backfill::All => steps,

@@ -15,7 +15,8 @@ use crate::service::lease;
 /// The place of what a new step asks for: before every back-fill.
 const NEW_STEP: i64 = 0;
 
-/// Queues, in the transaction that makes a revision evaluable, an evaluation for every suite bound to its run. One that
+/// Queues, in the transaction that makes a revision evaluable, an evaluation for every suite bound to its run that asks for
+/// its step. One that
 /// the namespace has already for the same model, suite and dtype is shown instead, when this run's own readers may read
 /// that one's run. Gives how many were queued.
 pub(crate) async fn for_revision(txn: &impl ConnectionTrait, run: &RunRow, revision: &RevisionRow) -> ApiResult<u64> {
@@ -31,7 +32,7 @@ pub(crate) async fn for_revision_at(
 ) -> ApiResult<u64> {
     let mut n_queued = 0;
     for binding in db::suite::bindings(txn).await? {
-        if binding.pattern.matches(&run.name) {
+        if binding.pattern.matches(&run.name) && revision.step.is_multiple_of(binding.every) {
             n_queued += u64::from(for_binding(txn, run, revision, &binding, place).await?);
         }
     }

@@ -29,7 +29,7 @@ use crate::db::revision::RevisionRow;
 use crate::db::suite::SuiteRow;
 use crate::error::{ApiError, ApiResult};
 use crate::service::token::{generate_secret, secret_from};
-use crate::service::tokenizer;
+use crate::service::{schedule, tokenizer};
 
 const MAX_FAILURES: i32 = 3;
 const MAX_EXPIRIES: i32 = 5;
@@ -45,7 +45,7 @@ enum Claimed {
     Spent,
 }
 
-/// Gives the oldest work that the worker can do; waits for some as long as it asks, at most 30 s. A claim that comes again
+/// Gives the first work of the queue that the worker can do, and of its run and suite the step that is next in their order; waits for some as long as it asks, at most 30 s. A claim that comes again
 /// gets the lease that it got before.
 ///
 /// # Errors
@@ -93,7 +93,8 @@ async fn try_claim(app: &App, caller: &Caller, token_id: Uuid, claim: &ClaimEval
         Some(row) if row.state == EvaluationState::Leased.as_str() => give(app, &txn, row, claim, now).await?,
         Some(_) => Claimed::Spent,
         None => match db::lease::pick(&txn, &caller.pattern, claim, now).await? {
-            Some(mut row) => {
+            Some(first) => {
+                let mut row = schedule::next(&txn, first, claim, now).await?;
                 row.state = EvaluationState::Leased.as_str().to_owned();
                 row.reason = None;
                 row.worker = Some(claim.worker.clone());

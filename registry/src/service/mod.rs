@@ -28,6 +28,7 @@ pub(crate) mod ready;
 pub(crate) mod result;
 pub(crate) mod retention;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod score;
 pub(crate) mod staging;
 pub(crate) mod stored_file;

@@ -60,7 +60,8 @@ pub(crate) async fn post_scores(
     let txn = db::write_txn(&app.db).await?;
     let row = held(&txn, caller, id, lease).await?;
     require_task(&txn, &row, task).await?;
-    db::score::replace_task(&txn, &row, task, &scores).await?;
+    let limit = suite(&txn, &row).await?.limit();
+    db::score::replace_task(&txn, &row, task, &scores, limit).await?;
     txn.commit().await?;
     app.changed.notify_waiters();
     Ok(())
@@ -160,8 +161,10 @@ pub(crate) async fn complete(
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("post the scores of every task again"));
     }
     let by_task = db::score::by_task(&txn, id).await?;
-    for group in suite(&txn, &row).await?.groups() {
-        db::score::replace_task(&txn, &row, &group.group, &group::scores(group, &by_task)).await?;
+    let suite = suite(&txn, &row).await?;
+    for group in suite.groups() {
+        let scores = group::scores(group, &by_task);
+        db::score::replace_task(&txn, &row, &group.group, &scores, suite.limit()).await?;
     }
     row.result_digest = Some(done.result_digest.as_bytes().to_vec());
     end(&txn, row, EvaluationState::Done, None).await?;

@@ -67,6 +67,7 @@ pub(crate) fn csv(scores: &[Score]) -> ApiResult<String> {
         "stderr",
         "stderr_method",
         "n",
+        "limit",
         "n_shot",
         "higher_is_better",
         "harness",
@@ -95,6 +96,7 @@ pub(crate) fn csv(scores: &[Score]) -> ApiResult<String> {
             optional(&score.stderr),
             score.stderr_method.clone().unwrap_or_default(),
             score.n.to_string(),
+            score.limit.map_or_else(String::new, |limit| limit.to_string()),
             score.n_shot.to_string(),
             score
                 .higher_is_better
@@ -183,6 +185,16 @@ pub(crate) async fn post(app: &App, caller: &Caller, run: &RunRow, new: &PostSco
         }
         check_words([score.filter.as_str()].into_iter().chain(score.dtype.as_deref()))?;
         check_numbers(&score.task, &score.metric, score.stderr, score.n, score.n_shot)?;
+        if score
+            .limit
+            .is_some_and(|limit| limit == 0 || i64::try_from(limit).is_err())
+        {
+            let message = format!(
+                "metric `{}` of task `{}` has a limit that is none",
+                score.metric, score.task
+            );
+            return Err(ApiError::unprocessable(message));
+        }
     }
     check_words(new.harness_version.as_deref())?;
     let revision = checkpoint::resolve(app, caller, run, &new.reference).await?;

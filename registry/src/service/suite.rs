@@ -163,11 +163,14 @@ pub(crate) async fn blob(app: &App, caller: &Caller, digest: Digest, blob: Diges
 /// 403 for runs that are not the caller's, 404 for the suite, 400 for a dtype that is none.
 pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiResult<Binding> {
     require_pattern(caller, &new.pattern)?;
-    let name = get(app, caller, new.suite).await?.suite;
+    let known = get(app, caller, new.suite).await?;
+    check_schedule(&new)?;
     let dtype: EvalDtype = new.dtype.parse().map_err(ApiError::invalid)?;
     let txn = db::write_txn(&app.db).await?;
-    let mut binding = db::suite::bind(&txn, &new.pattern, &new.suite, &name, dtype.as_str()).await?;
+    let schedule = (new.every, new.order);
+    let mut binding = db::suite::bind(&txn, &new.pattern, &new.suite, &known.suite, dtype.as_str(), schedule).await?;
     txn.commit().await?;
+    binding.limit = known.limit;
     if new.backfill != Backfill::None {
         binding.n_queued = backfill::fill(app, &binding, new.backfill).await?;
     }
@@ -181,11 +184,21 @@ pub(crate) async fn bind(app: &App, caller: &Caller, new: CreateBinding) -> ApiR
 /// 403 for runs that are not the caller's, 400 for a dtype that is none.
 pub(crate) async fn plan(app: &App, caller: &Caller, new: CreateBinding) -> ApiResult<BackfillPlan> {
     require_pattern(caller, &new.pattern)?;
+    check_schedule(&new)?;
     let dtype: EvalDtype = new.dtype.parse().map_err(ApiError::invalid)?;
     let row = db::suite::find(app.db.reader(), &new.suite).await?;
     let known = row.is_some_and(|row| row.known_to(&caller.pattern).is_some());
     let measure = (new.suite, dtype.as_str(), known);
-    backfill::plan(app, &new.pattern, measure, new.backfill).await
+    backfill::plan(app, &new.pattern, measure, (new.backfill, new.every)).await
+}
+
+/// Demands that a binding asks for some steps.
+fn check_schedule(new: &CreateBinding) -> ApiResult<()> {
+    if i64::try_from(new.every).is_ok_and(|every| every > 0) {
+        return Ok(());
+    }
+    let message = format!("every `{}` steps is none: it is a number from 1 on", new.every);
+    Err(ApiError::invalid(message).hint("leave `every` out for every step"))
 }
 
 /// The bindings that concern runs which the caller may read.
@@ -193,6 +206,13 @@ pub(crate) async fn bindings(app: &App, caller: &Caller) -> ApiResult<Vec<Bindin
     caller.require(Scope::Read)?;
     let mut bindings = db::suite::bindings(app.db.reader()).await?;
     bindings.retain(|binding| binding.pattern.intersects(&caller.pattern));
+    let suites: BTreeSet<Digest> = bindings.iter().map(|binding| binding.suite_digest).collect();
+    for digest in suites {
+        let suite = db::suite::find(app.db.reader(), &digest).await?;
+        let limit = suite.and_then(|suite| suite.limit());
+        let its = bindings.iter_mut().filter(|binding| binding.suite_digest == digest);
+        its.for_each(|binding| binding.limit = limit);
+    }
     Ok(bindings)
 }
 

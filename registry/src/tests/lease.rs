@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fineline_api::error::ErrorCode;
 use fineline_api::{
     Backfill, ClaimEvaluation, CompleteEvaluation, CreateBinding, EvaluationState, FailEvaluation, Lease, Progress,
-    RunPattern, Scope,
+    RunPattern, Scope, StepOrder,
 };
 use fineline_format::Digest;
 use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteGroup, SuiteTask};
@@ -64,6 +64,8 @@ pub(super) async fn queued_in(fixture: &Fixture, tasks: &[&str], groups: &[Suite
         suite: kept.digest,
         dtype: "float32".to_owned(),
         backfill: Backfill::None,
+        every: 1,
+        order: StepOrder::Arrival,
     };
     suite::bind(&fixture.app, &admin, binding).await.unwrap();
     pusher.push(1, &model(1.0)).await.unwrap();

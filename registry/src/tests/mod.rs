@@ -17,6 +17,7 @@ mod possession;
 mod push;
 mod readiness;
 mod refused;
+mod schedule;
 mod token_use;
 mod tokenizer;
 mod web_session;

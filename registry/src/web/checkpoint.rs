@@ -234,7 +234,7 @@ fn scores(scores: &[Score]) -> Markup {
                             data value=(score.value) { (number(score.value)) }
                             @if let Some(stderr) = score.stderr { small { " ± " (number(stderr)) } }
                         }
-                        td.number { (count(score.n)) }
+                        td.number { (count(score.n)) @if let Some(limit) = score.limit { small { " (limit " (count(limit)) ")" } } }
                         td.number { (score.n_shot) }
                         td { (score.dtype.as_deref().unwrap_or_default()) }
                         td {

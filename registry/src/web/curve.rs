@@ -1,7 +1,7 @@
 //! A run's scores as curves, and curves as panels: pure functions.
 //!
-//! **Invariant:** a curve holds scores that can be compared: one task, metric, filter, number of shots, dtype, suite and
-//! harness. What two curves of a panel differ in is in their labels.
+//! **Invariant:** a curve holds scores that can be compared: one task, metric, filter, number of shots, limit, dtype, suite and
+//! harness. A curve of fewer samples than there are says so, alone or not. What two curves of a panel differ in is in their labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,14 @@ pub(super) struct CurveKey {
     filter: String,
     n_shot: u32,
     dtype: Option<String>,
+    limit: Option<u64>,
 }
+
+/// How many parts a key has.
+const N_PARTS: usize = 8;
+
+/// Where the limit stands among them.
+const LIMIT: usize = 7;
 
 impl CurveKey {
     fn of(score: &Score) -> Self {
@@ -32,11 +39,12 @@ impl CurveKey {
             filter: score.filter.clone(),
             n_shot: score.n_shot,
             dtype: score.dtype.clone(),
+            limit: score.limit,
         }
     }
 
     /// Everything that may tell two curves apart, with what each part is called.
-    fn parts(&self) -> [(&'static str, String); 7] {
+    fn parts(&self) -> [(&'static str, String); N_PARTS] {
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         [
             ("task", self.task.clone()),
@@ -46,6 +54,7 @@ impl CurveKey {
             ("filter", self.filter.clone()),
             ("shots", self.n_shot.to_string()),
             ("dtype", optional(&self.dtype)),
+            ("limit", self.limit.map_or_else(String::new, |limit| limit.to_string())),
         ]
     }
 }
@@ -93,8 +102,8 @@ pub(super) fn curves(scores: impl IntoIterator<Item = Score>, view: &View) -> Cu
     curves
 }
 
-/// What each curve is called among the others: as few of its parts as tell them all apart, and who measured where that was
-/// not us.
+/// What each curve is called among the others: as few of its parts as tell them all apart, its limit where it has one, and who
+/// measured where that was not us.
 pub(super) fn labels(keys: &[&CurveKey]) -> Vec<String> {
     let parts: Vec<_> = keys.iter().map(|key| key.parts()).collect();
     let told_apart = |by: &[usize]| {
@@ -104,22 +113,26 @@ pub(super) fn labels(keys: &[&CurveKey]) -> Vec<String> {
         seen.collect::<BTreeSet<_>>().len()
     };
     let mut by = Vec::new();
-    for i in 0..7 {
+    for i in 0..N_PARTS {
         let with = [by.as_slice(), &[i]].concat();
         if told_apart(&with) > told_apart(&by) {
             by = with;
         }
     }
-    let label = |(key, parts): (&&CurveKey, &[(&str, String); 7])| {
+    let label = |(key, parts): (&&CurveKey, &[(&str, String); N_PARTS])| {
         // Where more than the harness tells them apart, ours goes without saying.
         let is_said = |i: &&usize| by.len() == 1 || parts[**i] != ("harness", OWN_HARNESS.to_owned());
         let words = by.iter().filter(is_said).map(|&i| match &parts[i] {
+            ("limit", value) if value.is_empty() => "all samples".to_owned(),
             (name, value) if value.is_empty() => format!("no {name}"),
             ("task" | "metric" | "harness", value) => value.clone(),
             ("shots", n) => format!("{n}-shot"),
             (name, value) => format!("{name} {value}"),
         });
-        let words: Vec<String> = words.collect();
+        let mut words: Vec<String> = words.collect();
+        if let Some(limit) = key.limit.filter(|_| !by.contains(&LIMIT)) {
+            words.push(format!("limit {limit}"));
+        }
         match words.join(", ") {
             none if none.is_empty() && key.harness != OWN_HARNESS => key.harness.clone(),
             label => label,
@@ -215,6 +228,30 @@ mod tests {
                 ("piqa", "acc", vec![("", vec![0.8])]),
             ]
         );
+    }
+
+    #[test]
+    fn a_limited_score_is_on_a_curve_of_its_own_that_says_so() {
+        let with = |mut score: Score, limit: Option<u64>| {
+            score.limit = limit;
+            score
+        };
+        let labels = |scores: Vec<Score>| {
+            let view = View::default();
+            let panels = panels(&curves(scores, &view), &view);
+            let curves = panels.into_iter().flat_map(|panel| panel.curves);
+            curves
+                .map(|curve| (curve.label, curve.points.len()))
+                .collect::<Vec<_>>()
+        };
+        let (full, other) = (
+            score(1, "arc", "acc", "fineline", 0.4),
+            score(2, "arc", "acc", "fineline", 0.5),
+        );
+        let alone = labels(vec![with(full.clone(), Some(200)), with(other.clone(), Some(200))]);
+        assert_eq!(alone, [("limit 200".to_owned(), 2)]);
+        let both = labels(vec![full, with(other, Some(200))]);
+        assert_eq!(both, [("all samples".to_owned(), 1), ("limit 200".to_owned(), 1)]);
     }
 
     #[test]

@@ -138,6 +138,12 @@ fn body(visitor: &Visitor, caller: &Caller, item: &Evaluation, scores: &BTreeMap
     }
 }
 
+/// How many documents there were, where not all were asked.
+fn left_out_of(score: &TaskScore) -> Option<u64> {
+    let all = score.provenance.get("n_documents")?.parse().ok()?;
+    (score.n < all).then_some(all)
+}
+
 fn table(scores: &BTreeMap<String, Vec<TaskScore>>) -> Markup {
     html! {
         table {
@@ -160,7 +166,7 @@ fn table(scores: &BTreeMap<String, Vec<TaskScore>>) -> Markup {
                             data value=(score.value) { (number(score.value)) }
                             @if let Some(stderr) = score.stderr { small { " ± " (number(stderr)) } }
                         }
-                        td.number { (count(score.n)) }
+                        td.number { (count(score.n)) @if let Some(all) = left_out_of(score) { small { " of " (count(all)) } } }
                         td.number { (score.n_shot) }
                         td { small { (score.stderr_method.as_deref().unwrap_or_default()) } }
                     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use fineline_api::{Checkpoint, CheckpointState, EvaluationState, Run, RunName, Scope, Score};
+use fineline_api::{Binding, Checkpoint, CheckpointState, EvaluationState, Run, RunName, Scope, Score, StepOrder};
 use maud::{Markup, html};
 
 use super::MAX_ROWS;
@@ -47,6 +47,8 @@ pub(super) struct RunPage {
     /// The first step behind those shown.
     next: Option<u64>,
     evaluations: BTreeMap<EvaluationState, u64>,
+    /// What is bound to the run, the oldest first.
+    bindings: Vec<Binding>,
 }
 
 pub(super) async fn show(
@@ -130,9 +132,16 @@ async fn read(app: &App, caller: &Caller, name: &RunName, view: View) -> ApiResu
         rows,
         next,
         evaluations: service::evaluation::count(app, caller, Some(&run)).await?,
+        bindings: bindings(app, caller, name).await?,
         run: service::run::describe(app, run).await?,
         view,
     })
+}
+
+async fn bindings(app: &App, caller: &Caller, name: &RunName) -> ApiResult<Vec<Binding>> {
+    let mut bindings = service::suite::bindings(app, caller).await?;
+    bindings.retain(|binding| binding.pattern.matches(name));
+    Ok(bindings)
 }
 
 /// One that failed beside a good one of its step was never measured.
@@ -224,7 +233,7 @@ fn body(visitor: &Visitor, page: &RunPage) -> Markup {
         h1 { (run.run.name()) }
         @if let Some(text) = &run.attributes.description { p.lead { (text) } }
         (tiles(visitor, page))
-        (facts(run))
+        (facts(page))
         @if page.rows.is_empty() {
             (nothing(visitor, page))
         } @else {
@@ -272,7 +281,8 @@ fn tiles(visitor: &Visitor, page: &RunPage) -> Markup {
 }
 
 /// What describes the run, as far as anybody said it.
-fn facts(run: &Run) -> Markup {
+fn facts(page: &RunPage) -> Markup {
+    let run = &page.run;
     let said = &run.attributes;
     let mut facts: Vec<(&str, String)> = Vec::new();
     facts.extend(said.architecture.iter().map(|text| ("architecture", text.clone())));
@@ -284,12 +294,33 @@ fn facts(run: &Run) -> Markup {
             .map(|digest| ("default tokenizer", digest.to_string())),
     );
     facts.extend(said.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())));
+    facts.extend(page.bindings.iter().map(|binding| ("evaluated by", scheduled(binding))));
     html! {
         dl.facts {
             @for (name, text) in &facts { div { dt { (name) } dd { (text) } } }
             div { dt { "created (UTC)" } dd { (time(run.created_at)) } }
         }
     }
+}
+
+/// A suite with what its binding asks for.
+fn scheduled(binding: &Binding) -> String {
+    let mut words = vec![format!("{} in {}", binding.suite, binding.dtype)];
+    words.push(match binding.every {
+        1 => "every step".to_owned(),
+        every => format!("steps that {} divides", count(every)),
+    });
+    words.extend(match binding.order {
+        StepOrder::Arrival => None,
+        StepOrder::Newest => Some("the newest first".to_owned()),
+        StepOrder::Coarse => Some("coarse to fine".to_owned()),
+    });
+    words.extend(
+        binding
+            .limit
+            .map(|limit| format!("at most {} samples of a task", count(limit))),
+    );
+    words.join(", ")
 }
 
 /// A run without steps says how the first one comes in.

@@ -20,7 +20,7 @@ pub(crate) struct Browser {
 pub(crate) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: reqwest::header::HeaderMap,
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 /// A form on a page.

@@ -37,6 +37,7 @@ fn score(task: &str, value: f64) -> ExternalScore {
         value,
         stderr: Some(0.05),
         n: 10,
+        limit: None,
         n_shot: 0,
         higher_is_better: Some(true),
         dtype: None,

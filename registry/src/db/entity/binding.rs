@@ -14,6 +14,8 @@ pub(crate) struct Model {
     pub(crate) suite_digest: Vec<u8>,
     pub(crate) dtype: String,
     pub(crate) created_at_ms: i64,
+    pub(crate) every_steps: i64,
+    pub(crate) step_order: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -24,6 +24,7 @@ pub(crate) struct Model {
     pub(crate) dtype: Option<String>,
     pub(crate) provenance: Json,
     pub(crate) created_at_ms: i64,
+    pub(crate) sample_limit: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
