@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::batch::{Batch, Before, Cache, Source};
 use super::host::{self, Said};
 use super::llama::{Check, Llama};
+use super::numbers;
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
 use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress};
@@ -19,8 +20,9 @@ use crate::memory::{self, Needed};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
 
-/// Numbers of the largest block of logits: 64 MiB in float32.
-const LOGITS: usize = 1 << 24;
+/// Numbers of the largest block of logits: 32 MiB in float32. A larger one is slower, since it leaves the CPU's caches before it
+/// is read.
+pub(crate) const LOGITS: usize = 1 << 23;
 
 /// Texts that become tokens between two questions whether to go on.
 const N_TEXTS: usize = 256;
@@ -135,9 +137,9 @@ impl CandleEngine {
             self.check(tokens.iter().flatten())?;
             let positions = Tensor::new(positions.as_slice(), &self.device)?;
             let logits = self.model.logits(&hidden.index_select(&positions, 0)?)?;
-            let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
             let first = block * (LOGITS / vocabulary).max(1);
-            all.extend((first..).zip(host::read(&logits, vocabulary, &tokens)));
+            let said = |logits: &[f32]| host::read(logits, vocabulary, &tokens);
+            all.extend((first..).zip(numbers::read(&logits.to_device(&Device::Cpu)?, said)?));
             check()?;
         }
         Ok(all)

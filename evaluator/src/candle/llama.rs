@@ -15,7 +15,7 @@ use candle_nn::rotary_emb::rope;
 
 use super::attention::{self, Heads};
 use super::batch::{Batch, Cache};
-use super::host;
+use super::numbers::{self, Gated, Rotated};
 use crate::config::Config;
 use crate::weights::Weights;
 
@@ -171,9 +171,8 @@ impl Llama {
         if !self.device.is_cpu() {
             return Ok((silu(&gate)? * up)?);
         }
-        let (mut numbers, shape) = (on_host(&gate)?, gate.shape().clone());
-        host::gated(&mut numbers, &on_host(&up)?);
-        self.settle(Tensor::from_vec(numbers, shape, &self.device)?)
+        gate.inplace_op2(&up, &Gated)?;
+        self.settle(gate)
     }
 
     /// What the rows of layer `i` see of their inputs: [N, heads · D].
@@ -194,18 +193,20 @@ impl Llama {
         let [queries, keys, values] = [&layer.q, &layer.k, &layer.v].map(|weight| x.matmul(weight));
         let (queries, keys, values) = (self.settle(queries?)?, self.settle(keys?)?, self.settle(values?)?);
         let (queries, keys) = (
-            self.rotated(&queries, heads.n, angles)?,
-            self.rotated(&keys, heads.n_kv, angles)?,
+            self.rotated(queries, heads.n, angles)?,
+            self.rotated(keys, heads.n_kv, angles)?,
         );
         let seen = if self.device.is_cpu() {
-            let numbers = (on_host(&queries)?, on_host(&keys)?, on_host(&values)?);
             let settle: Option<fn(f32) -> f32> = match self.dtype {
                 DType::BF16 => Some(|x| half::bf16::from_f32(x).to_f32()),
                 DType::F16 => Some(|x| half::f16::from_f32(x).to_f32()),
                 _ => None,
             };
-            let seen = attention::on_host(heads, batch, (&numbers.0, &numbers.1, &numbers.2), cache, i, settle)?;
-            attention::keep_on_host(batch, cache, i, heads.n_kv * heads.dim, &numbers.1, &numbers.2);
+            let seen = numbers::read_three([&queries, &keys, &values], |[queries, keys, values]| {
+                let seen = attention::on_host(heads, batch, (queries, keys, values), cache, i, settle)?;
+                attention::keep_on_host(batch, cache, i, heads.n_kv * heads.dim, keys, values);
+                anyhow::Ok(seen)
+            })??;
             Tensor::from_vec(seen, queries.shape().clone(), &self.device)?
         } else {
             let seen = attention::on_device(heads, batch, (&queries, &keys, &values), cache, i)?;
@@ -216,28 +217,17 @@ impl Llama {
     }
 
     /// Rotary embedding (Su et al., 2021) of [N, heads · D] by cos and sin [N, D / 2].
-    fn rotated(&self, x: &Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
-        let (n, width) = x.dims2()?;
+    fn rotated(&self, x: Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
+        let head_dim = self.config.head_dim;
         if self.device.is_cpu() {
-            let mut numbers = on_host(x)?;
-            host::rotate(
-                &mut numbers,
-                width,
-                self.config.head_dim,
-                &on_host(cos)?,
-                &on_host(sin)?,
-            );
-            return self.settle(Tensor::from_vec(numbers, (n, width), &self.device)?);
+            x.inplace_op3(cos, sin, &Rotated { head_dim })?;
+            return self.settle(x);
         }
-        let heads = x.reshape((1, n, n_heads, self.config.head_dim))?.transpose(1, 2)?;
+        let (n, width) = x.dims2()?;
+        let heads = x.reshape((1, n, n_heads, head_dim))?.transpose(1, 2)?;
         let turned = rope(&heads.contiguous()?, cos, sin)?;
         Ok(turned.transpose(1, 2)?.contiguous()?.reshape((n, width))?)
     }
-}
-
-/// A tensor's numbers, row by row.
-fn on_host(x: &Tensor) -> Result<Vec<f32>> {
-    Ok(x.flatten_all()?.to_vec1()?)
 }
 
 /// cos and sin of position times frequency.

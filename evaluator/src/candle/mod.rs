@@ -1,5 +1,5 @@
 //! Models on candle: `plan` says what is to be computed, `batch` what goes through the model together, `llama` computes it
-//! with `attention` and, on the CPU, `host`.
+//! with `attention` and, on the CPU, `host`, which `numbers` lets at tensors where they lie.
 
 mod attention;
 pub mod batch;
@@ -7,4 +7,5 @@ pub mod engine;
 mod generate;
 mod host;
 pub mod llama;
+mod numbers;
 pub(crate) mod plan;
