@@ -23,6 +23,8 @@ const MAX_RETRIES: usize = 4;
 /// The most objects that are looked at below one folder of a task.
 const MAX_OBJECTS: usize = 20_000;
 
+const CREDENTIALS: &str = "the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)";
+
 /// A bucket, and what the keys in it begin with.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -123,10 +125,12 @@ fn told(error: &object_store::Error) -> String {
     let code = text
         .split_once("<Code>")
         .and_then(|(_, rest)| Some(rest.split_once("</Code>")?.0));
+    let is_refusal = |code: &str| matches!(code, "AccessDenied" | "SignatureDoesNotMatch" | "InvalidAccessKeyId");
     match (error, code) {
-        (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, _) => {
-            "the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) are refused".to_owned()
+        (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, None) => {
+            format!("{CREDENTIALS} are refused")
         }
+        (_, Some(code)) if is_refusal(code) => format!("{CREDENTIALS} are refused: {code}"),
         (_, Some(code)) => format!("the bucket's server says {code}"),
         (object_store::Error::NotFound { .. }, None) => "there is no such object".to_owned(),
         _ => text.split('?').next().unwrap_or_default().to_owned(),
