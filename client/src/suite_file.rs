@@ -20,7 +20,7 @@ use crate::http::Client;
 use crate::parquet_file::json_lines;
 use crate::task_files::{LoadedTask, folder_of, load_tasks, read_text, refused};
 
-/// What is said beside a suite's name.
+/// What is said beside a suite's name; by default nothing but how the environment says that the Hub is reached.
 #[derive(Debug, Clone)]
 pub struct SuiteOptions {
     /// Where the data of the library's tasks come from, over what the suite file says; the Hub where neither says it.

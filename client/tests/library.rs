@@ -1,7 +1,7 @@
 //! Tasks of the library with data from folders and from a Hub: what is looked for, what is refused, and that the digest of a
 //! suite is that of what is measured and not of where it lay.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking and says why it skips")]
 
 mod hub;
 
@@ -243,4 +243,46 @@ async fn any_text_is_a_task() {
     let text = error("sciq", &options(&at("nowhere"), &hub)).await;
     assert!(text.contains("nowhere"), "{text}");
     assert!("gopher://x".parse::<DataSource>().is_err());
+}
+
+#[tokio::test]
+async fn real_sets_are_taken_as_they_lie() {
+    let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/eval");
+    if !sets.is_dir() {
+        println!("skipped: client/library: there is no ../shared/data beside the clone");
+        return;
+    }
+    let hub = Hub::serve().await;
+    let with = |num_fewshot: Option<u32>| SuiteOptions {
+        num_fewshot,
+        ..options(sets.to_str().unwrap(), &hub)
+    };
+    let usable = [
+        ("hellaswag", None),
+        ("piqa", None),
+        ("winogrande", None),
+        ("boolq", None),
+        ("copa", None),
+        ("social_iqa", None),
+        ("commonsense_qa", None),
+        ("lambada", None),
+        ("gsm8k", Some(0)),
+        ("mmlu", Some(5)),
+    ];
+    for (name, num_fewshot) in usable {
+        let suite = LoadedSuite::load(Path::new(name), &with(num_fewshot)).await.unwrap();
+        assert!(suite.definition().check().is_ok(), "{name}");
+    }
+    // Of these there is another split, or none: it is said, and nothing is scored.
+    for (name, expected) in [
+        ("arc_easy", "`arc_easy/validation.jsonl` is another split"),
+        ("openbookqa", "`openbookqa/validation.jsonl` is another split"),
+        ("sciq", "`sciq/validation.jsonl` is another split"),
+        ("gsm8k", "split `train`"),
+        ("truthfulqa_mc1", "`truthfulqa/validation.jsonl`"),
+        ("wikitext", "`wikitext/test.jsonl`"),
+    ] {
+        let text = error(name, &with(None)).await;
+        assert!(text.contains(expected), "{text}");
+    }
 }

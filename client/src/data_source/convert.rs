@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use fineline_api::suite::MAX_SUITE_BYTES;
 use fineline_format::task::DataFormat;
 use serde_json::Value;
 
+use super::fetch::too_large;
 use crate::error::{Error, Result};
 use crate::parquet_file::json_lines;
 
@@ -36,6 +38,9 @@ pub(super) fn converted(files: Vec<(String, Bytes)>) -> Result<(DataFormat, Byte
                     "data file `{name}` must end with .jsonl, .json, .csv or .parquet, or .txt for `perplexity`"
                 )));
             }
+        }
+        if lines.len() as u64 > MAX_SUITE_BYTES {
+            return Err(Error::Folder(too_large(&name)));
         }
     }
     Ok((DataFormat::Json, lines.into()))
