@@ -108,6 +108,14 @@ pub enum Error {
     /// The local folder can't be pushed, pulled into or applied as it is.
     #[error("{0}")]
     Folder(String),
+    /// Data of a suite can't be read from a bucket or the Hub.
+    #[error("can't read data from `{url}`: {reason}")]
+    Data {
+        /// Without its query.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A local file's content is wrong.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -166,6 +174,9 @@ impl Error {
             Self::StepExists(_) => "push with replace (`--replace`) to make a new revision of the step",
             Self::StoreFull(_) => "free room on the registry, then run the same command again: it goes on where it was",
             Self::Connection { .. } => "check that the registry runs and that the URL (FINELINE_URL) is right",
+            Self::Data { .. } => {
+                "give the data from elsewhere with `--data`: a folder, `s3://BUCKET/PREFIX`, `hf://datasets/OWNER/NAME`"
+            }
             Self::Stalled { .. } | Self::Unavailable(_) => "run the same command again: it goes on where it was",
             Self::Protocol { .. } => "check that the URL (FINELINE_URL) is that of a Fineline registry",
             _ => return None,

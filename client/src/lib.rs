@@ -64,6 +64,7 @@ mod suite;
 mod tag;
 mod token;
 
+mod data_source;
 mod lm_eval;
 mod parquet_file;
 mod pull;
@@ -89,6 +90,7 @@ mod send;
 mod trainer_state;
 
 pub use checkpoint::{CheckpointQuery, FileBytes, StateFilter};
+pub use data_source::{DataOrigin, DataSource, HubOptions};
 pub use deletion::DeleteOptions;
 pub use direct::Direct;
 pub use error::{Error, Refusal, Result};
@@ -105,5 +107,5 @@ pub use push::{PushOptions, PushOutcome, push};
 pub use pusher::{Pusher, PusherError, PusherOptions};
 pub use ranks::{PartOutcome, abort_parts, commit_parts, push_part};
 pub use score::ScoreQuery;
-pub use suite_file::{BindOptions, apply_suite, plan_suite};
+pub use suite_file::{BindOptions, LoadedSuite, SuiteOptions, apply_suite, plan_suite};
 pub use wait::{WaitOutcome, wait};

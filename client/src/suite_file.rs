@@ -1,4 +1,4 @@
-//! A suite as a user keeps it on disk, read with all its tasks and data, uploaded and bound to runs.
+//! A suite as a user names it, a file or a name of the library, read with all its tasks and data, uploaded and bound to runs.
 //!
 //! **Invariant:** what is uploaded is what was read and checked here; nothing is sent of a suite that is refused.
 
@@ -8,22 +8,49 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fineline_api::suite::MAX_SUITE_BYTES;
 use fineline_api::{Backfill, BackfillPlan, Binding, CreateBinding, RunPattern, StepOrder};
-use fineline_format::Digest;
-use fineline_format::suite::{BlobRef, SuiteDefinition, SuiteFile, SuiteTask};
+use fineline_format::library::{self, LibraryTask};
+use fineline_format::suite::{BlobRef, EvalDtype, SuiteDefinition, SuiteFile, SuiteGroup, SuiteTask};
 use fineline_format::task::DataFormat;
+use fineline_format::{Digest, shown_within};
 
 use crate::blocking::blocking;
+use crate::data_source::{DataOrigin, DataSource, HubOptions, TaskData, fetch};
 use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::parquet_file::json_lines;
 use crate::task_files::{LoadedTask, folder_of, load_tasks, read_text, refused};
 
-/// A suite with the files that it names.
+/// What is said beside a suite's name; by default nothing but how the environment says that the Hub is reached.
+#[derive(Debug, Clone)]
+pub struct SuiteOptions {
+    /// Where the data of the library's tasks come from, over what the suite file says; the Hub where neither says it.
+    pub data: Option<DataSource>,
+    /// Samples a task at most, over what the suite file says.
+    pub limit: Option<u64>,
+    /// Shots, over what the suite file says and the tasks' own.
+    pub num_fewshot: Option<u32>,
+    /// How the Hub is reached.
+    pub hub: HubOptions,
+}
+
+impl Default for SuiteOptions {
+    fn default() -> Self {
+        Self {
+            data: None,
+            limit: None,
+            num_fewshot: None,
+            hub: HubOptions::from_env(),
+        }
+    }
+}
+
+/// A suite with the files that it names, ready to be applied.
 #[derive(Debug)]
-struct Loaded {
+pub struct LoadedSuite {
     definition: SuiteDefinition,
-    dtype: String,
+    dtype: EvalDtype,
     blobs: Blobs,
+    origins: Vec<DataOrigin>,
 }
 
 /// Files by digest; the same content is kept once.
@@ -55,38 +82,31 @@ impl<T: Into<Backfill>> From<T> for BindOptions {
     }
 }
 
-impl BindOptions {
-    fn binding(self, pattern: &RunPattern, suite: Digest, dtype: String) -> CreateBinding {
-        CreateBinding {
-            pattern: pattern.clone(),
-            suite,
-            dtype,
-            backfill: self.backfill,
-            every: self.every,
-            order: self.order,
-        }
-    }
+/// What was read of a suite before data are fetched.
+struct Read {
+    file: SuiteFile,
+    /// Its tasks in order: the user's own, and `None` for the next of the library.
+    listed: Vec<Option<SuiteTask>>,
+    of_library: Vec<LibraryTask>,
+    groups: Vec<SuiteGroup>,
+    blobs: Blobs,
+    /// What its paths are relative to.
+    dir: PathBuf,
 }
 
 /// Reads the suite file at `path` with its tasks and their data, uploads it and binds it to the runs of `pattern`, as
-/// `options` say.
+/// `options` say; where there is no such file, a name of the library stands for itself.
 ///
 /// # Errors
-/// [`Error::Folder`] that names the file and what is wrong with it, [`Error::Io`] when one can't be read, and what
-/// every call may give.
+/// What [`LoadedSuite::load`] and every call may give.
 pub async fn apply_suite(
     client: &Client,
     path: &Path,
     pattern: &RunPattern,
     options: impl Into<BindOptions>,
 ) -> Result<Binding> {
-    let options = options.into();
-    let file = path.to_owned();
-    let loaded = blocking(move || load(&file)).await?;
-    let blobs = loaded.blobs.by_digest.into_iter().collect();
-    let suite = client.create_suite(pattern, &loaded.definition, blobs).await?;
-    let binding = options.binding(pattern, suite.digest, loaded.dtype);
-    client.create_binding(&binding).await
+    let suite = LoadedSuite::load(path, &SuiteOptions::default()).await?;
+    suite.apply(client, pattern, options).await
 }
 
 /// What [`apply_suite`] would queue for the steps that are there already; nothing is uploaded or bound.
@@ -99,39 +119,193 @@ pub async fn plan_suite(
     pattern: &RunPattern,
     options: impl Into<BindOptions>,
 ) -> Result<BackfillPlan> {
-    let options = options.into();
-    let file = path.to_owned();
-    let loaded = blocking(move || load(&file)).await?;
-    let binding = options.binding(pattern, loaded.definition.digest(), loaded.dtype);
-    client.plan_binding(&binding).await
+    let suite = LoadedSuite::load(path, &SuiteOptions::default()).await?;
+    suite.plan(client, pattern, options).await
 }
 
-fn load(path: &Path) -> Result<Loaded> {
-    let yaml = read_text(path)?;
-    let file = SuiteFile::parse(&yaml).map_err(refused(path))?;
-    let dir = folder_of(path);
+impl LoadedSuite {
+    /// Reads a suite file, or what a name of the library stands for, with all tasks and data.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] that names the file, the task or the split and what is wrong with it, [`Error::Io`] when a file can't
+    /// be read, [`Error::Data`] when a bucket or the Hub can't.
+    pub async fn load(name: &Path, options: &SuiteOptions) -> Result<Self> {
+        let path = name.to_owned();
+        let Read {
+            file,
+            listed,
+            of_library,
+            groups,
+            mut blobs,
+            dir,
+        } = blocking(move || read(&path)).await?;
+        let num_fewshot = options.num_fewshot.or(file.num_fewshot);
+        let source = source(options, &file, &dir).map_err(refused(name))?;
+        let fetched = fetch(&source, &options.hub, of_library, num_fewshot).await?;
+        let mut fetched = fetched.into_iter();
+        let (mut tasks, mut origins) = (Vec::new(), Vec::new());
+        for own in listed {
+            let Some(task) = own else {
+                let data = fetched
+                    .next()
+                    .expect("each of the library's tasks was fetched, in this order");
+                let (task, origin) = kept(data, &mut blobs)?;
+                tasks.push(task);
+                origins.push(origin);
+                continue;
+            };
+            tasks.push(task);
+        }
+        let definition = SuiteDefinition {
+            suite: file.suite,
+            tasks,
+            groups,
+            limit: options.limit.or(file.limit),
+            num_fewshot,
+        };
+        definition.check().map_err(refused(name))?;
+        Ok(Self {
+            definition,
+            dtype: file.dtype,
+            blobs,
+            origins,
+        })
+    }
+
+    /// What is uploaded.
+    pub fn definition(&self) -> &SuiteDefinition {
+        &self.definition
+    }
+
+    /// A file of it.
+    pub fn blob(&self, digest: Digest) -> Option<&Bytes> {
+        self.blobs.by_digest.get(&digest)
+    }
+
+    /// Where the data of the library's tasks came from.
+    pub fn origins(&self) -> &[DataOrigin] {
+        &self.origins
+    }
+
+    /// Uploads it and binds it to the runs of `pattern`.
+    ///
+    /// # Errors
+    /// What every call may give.
+    pub async fn apply(
+        self,
+        client: &Client,
+        pattern: &RunPattern,
+        options: impl Into<BindOptions>,
+    ) -> Result<Binding> {
+        let binding = self.binding(pattern, options.into());
+        let blobs = self.blobs.by_digest.into_iter().collect();
+        client.create_suite(pattern, &self.definition, blobs).await?;
+        client.create_binding(&binding).await
+    }
+
+    /// What [`LoadedSuite::apply`] would queue for the steps that are there already; nothing is uploaded or bound.
+    ///
+    /// # Errors
+    /// What every call may give.
+    pub async fn plan(
+        &self,
+        client: &Client,
+        pattern: &RunPattern,
+        options: impl Into<BindOptions>,
+    ) -> Result<BackfillPlan> {
+        client.plan_binding(&self.binding(pattern, options.into())).await
+    }
+
+    fn binding(&self, pattern: &RunPattern, options: BindOptions) -> CreateBinding {
+        CreateBinding {
+            pattern: pattern.clone(),
+            suite: self.definition.digest(),
+            dtype: self.dtype.to_string(),
+            backfill: options.backfill,
+            every: options.every,
+            order: options.order,
+        }
+    }
+}
+
+fn read(name: &Path) -> Result<Read> {
+    let (file, dir) = match name.to_str().filter(|text| is_a_name(text) && !name.is_file()) {
+        Some(text) if library::find(text).is_some() => (SuiteFile::of_one(text), PathBuf::new()),
+        Some(text) => {
+            let text = shown_within(200, text);
+            return Err(Error::Folder(format!("`{text}` is no suite file and {UNKNOWN}")));
+        }
+        None => (
+            SuiteFile::parse(&read_text(name)?).map_err(refused(name))?,
+            folder_of(name),
+        ),
+    };
     let mut blobs = Blobs::default();
-    let (mut tasks, mut groups) = (Vec::new(), Vec::new());
+    let (mut listed, mut of_library, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     for task in &file.tasks {
-        let (loaded, its_groups) = load_tasks(&task_path(&dir, task, path)?)?;
+        let path = dir.join(task);
+        if is_a_name(task) && !path.is_file() {
+            let Some(selection) = library::find(task) else {
+                let (task, suite) = (shown_within(200, task), name.display());
+                return Err(Error::Folder(format!(
+                    "task `{task}` of `{suite}` is no file and {UNKNOWN}"
+                )));
+            };
+            listed.extend(selection.tasks.iter().map(|_| None));
+            of_library.extend(selection.tasks);
+            groups.extend(selection.groups);
+            continue;
+        }
+        let (loaded, its_groups) = load_tasks(&path)?;
         for task in loaded {
-            tasks.push(load_data(task, &mut blobs)?);
+            listed.push(Some(load_data(task, &mut blobs)?));
         }
         groups.extend(its_groups);
     }
-    let definition = SuiteDefinition {
-        suite: file.suite,
-        tasks,
+    Ok(Read {
+        file,
+        listed,
+        of_library,
         groups,
-        limit: file.limit,
-        num_fewshot: file.num_fewshot,
-    };
-    definition.check().map_err(refused(path))?;
-    Ok(Loaded {
-        definition,
-        dtype: file.dtype.to_string(),
         blobs,
+        dir,
     })
+}
+
+const UNKNOWN: &str =
+    "no task of the library: give the path of a YAML file, or one of the names that `fineline suite list` shows";
+
+/// What is written as a name and not as a path.
+fn is_a_name(text: &str) -> bool {
+    !text.contains(['/', '\\', '.'])
+}
+
+/// Where data come from: a folder that a suite file names is relative to it.
+fn source(options: &SuiteOptions, file: &SuiteFile, dir: &Path) -> Result<DataSource> {
+    match (&options.data, &file.data) {
+        (Some(source), _) => Ok(source.clone()),
+        (None, Some(said)) => Ok(match said.parse()? {
+            DataSource::Local(path) => DataSource::Local(dir.join(path)),
+            source => source,
+        }),
+        (None, None) => Ok(DataSource::HUB),
+    }
+}
+
+/// Takes the files of a task of the library in.
+fn kept(data: TaskData, blobs: &mut Blobs) -> Result<(SuiteTask, DataOrigin)> {
+    let name = Path::new(&data.task);
+    let yaml = blobs.add(name, data.yaml.into())?;
+    let mut splits = BTreeMap::new();
+    for (split, bytes) in data.splits {
+        splits.insert(split.clone(), vec![blobs.add(&name.join(split), bytes)?]);
+    }
+    let task = SuiteTask {
+        task: data.task,
+        yaml,
+        data: splits,
+    };
+    Ok((task, data.origin))
 }
 
 /// The data files of a task, relative to the file that it is from.
@@ -157,19 +331,6 @@ fn load_data(task: LoadedTask, blobs: &mut Blobs) -> Result<SuiteTask> {
         yaml,
         data,
     })
-}
-
-/// Where a task of a suite is: paths are relative to the suite's file.
-fn task_path(dir: &Path, task: &str, suite: &Path) -> Result<PathBuf> {
-    let path = dir.join(task);
-    let is_a_name = !task.contains(['/', '\\', '.']);
-    if is_a_name && !path.is_file() {
-        let suite = suite.display();
-        return Err(Error::Folder(format!(
-            "task `{task}` of `{suite}` is no file and no task is built in yet: give the path of its YAML file"
-        )));
-    }
-    Ok(path)
 }
 
 impl Blobs {
@@ -211,11 +372,17 @@ mod tests {
         (dir, path)
     }
 
+    /// As a suite of files alone is loaded.
+    fn load(path: &Path) -> Result<LoadedSuite> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(LoadedSuite::load(path, &SuiteOptions::default()))
+    }
+
     #[test]
     fn a_suite_takes_its_tasks_and_their_data_along() {
         let (_dir, path) = given("suite: s\ntasks: [tasks/t.yaml]\nlimit: 3\ndtype: bfloat16\n", TASK);
         let loaded = load(&path).unwrap();
-        assert_eq!((loaded.definition.limit, loaded.dtype.as_str()), (Some(3), "bfloat16"));
+        assert_eq!((loaded.definition.limit, loaded.dtype), (Some(3), EvalDtype::Bfloat16));
         assert_eq!(loaded.definition.tasks[0].task, "t");
         let named: Vec<_> = loaded.definition.blobs().map(|blob| blob.digest).collect();
         assert_eq!(named.len(), 2);
@@ -239,9 +406,9 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_named() {
-        let (_dir, path) = given("suite: s\ntasks: [copa]\n", TASK);
+        let (_dir, path) = given("suite: s\ntasks: [kopa]\n", TASK);
         let error = load(&path).unwrap_err().to_string();
-        assert!(error.contains("`copa`") && error.contains("path"), "{error}");
+        assert!(error.contains("`kopa`") && error.contains("suite list"), "{error}");
         let function = TASK.replace("doc_to_text: \"{{a}}\"", "doc_to_text: !function utils.f");
         let (_dir, path) = given("suite: s\ntasks: [tasks/t.yaml]\n", &function);
         let error = load(&path).unwrap_err().to_string();

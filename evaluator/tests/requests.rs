@@ -14,8 +14,9 @@ use anyhow::{Result, ensure};
 use fineline_api::TaskScore;
 use fineline_evaluator::engine::{Answer, Description, Engine, Generation, Progress};
 use fineline_evaluator::task::{Overrides, PreparedTask};
+use fineline_format::library;
 use fineline_format::suite::EvalDtype;
-use fineline_format::task::{OutputType, TaskFile};
+use fineline_format::task::{DataFormat, OutputType, TaskFile};
 use serde_json::Value;
 
 /// The references were made with less text a sample than the task asks for.
@@ -185,15 +186,15 @@ fn assert_same_score(task: &str, score: &TaskScore, result: &Value) {
     }
 }
 
-#[test]
-fn requests_metrics_and_results_are_lm_evals() {
-    let Some(data) = data() else { return };
-    let tasks = tasks(&data);
+/// Runs a task on what was logged of every reference of its name, and compares; gives the samples and scores that are the same.
+fn replayed(data: &Path, tasks: &BTreeMap<String, Task>) -> (usize, usize) {
     let (mut n_samples, mut n_scores) = (0, 0);
     for model in ["stories260K", "run-step-000512", "run-step-003000"] {
         let dir = data.join("reference").join(model);
         for (task, (result, n_shot)) in results(&dir) {
-            let (yaml, files) = &tasks[&task];
+            let Some((yaml, files)) = tasks.get(&task) else {
+                continue;
+            };
             let theirs = lines(&std::fs::read(dir.join(format!("samples_{task}.jsonl"))).unwrap());
             let n = theirs
                 .iter()
@@ -218,8 +219,49 @@ fn requests_metrics_and_results_are_lm_evals() {
             n_scores += ours.scores.len();
         }
     }
+    (n_samples, n_scores)
+}
+
+#[test]
+fn requests_metrics_and_results_are_lm_evals() {
+    let Some(data) = data() else { return };
+    let (n_samples, n_scores) = replayed(&data, &tasks(&data));
     println!("requests: {n_samples} samples and {n_scores} scores are lm-eval's");
     assert!(n_samples > 4000 && n_scores > 50);
+}
+
+/// The library's YAML with the data of the local tasks of the same names. Where those score another split, for want of the
+/// right one, its documents stand for it: what is asked of a document is the same.
+#[test]
+fn the_library_gives_what_lm_eval_gives() {
+    let Some(data) = data() else { return };
+    let mut of_library = BTreeMap::new();
+    for (name, (yaml, mut files)) in tasks(&data) {
+        let known = match name.trim_start_matches("local_") {
+            "val_rolling" => "perplexity",
+            known => known,
+        };
+        let Some(task) = library::find(known).map(|mut found| found.tasks.remove(0)) else {
+            continue;
+        };
+        assert!(task.facts.verified, "{known}");
+        let scored = TaskFile::parse(&yaml).unwrap().scored_split;
+        let documents = files.remove(&scored).unwrap();
+        files.insert(task.file.scored_split.clone(), documents);
+        let splits: Vec<String> = files.keys().cloned().collect();
+        let yaml = task.yaml(DataFormat::Json, &splits).unwrap();
+        of_library.insert(
+            name,
+            (yaml.replace("  temperature: 0.0\n", REFERENCE_MAX_GEN_TOKS), files),
+        );
+    }
+    let (n_samples, n_scores) = replayed(&data, &of_library);
+    let n = of_library.len();
+    println!("requests: {n_samples} samples and {n_scores} scores of {n} tasks of the library are lm-eval's");
+    assert!(
+        n == 13 && n_samples > 3000 && n_scores > 40,
+        "{n} {n_samples} {n_scores}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod direct;
 mod evaluation;
 mod export;
 mod lease_faults;
+mod library;
 mod moving;
 mod old_schema;
 mod openapi;

@@ -12,6 +12,7 @@ mod context;
 mod delete;
 mod eval;
 mod failure;
+mod library;
 mod login;
 mod ls;
 mod printer;
@@ -86,7 +87,7 @@ enum Command {
     Tag(tag::Tag),
     /// Make and list releases, the names of checkpoints that never move.
     Release(release::Release),
-    /// Apply suites of tasks to runs, so that every step is evaluated by itself.
+    /// List the tasks that are built in, apply suites of tasks to runs, so that every step is evaluated by itself.
     #[command(subcommand)]
     Suite(suite::Suite),
     /// Show the scores of a run by step, or post scores from another harness.
@@ -215,6 +216,10 @@ mod tests {
             "fineline run retain lab/a --all",
             "fineline storage gc --dry-run",
             "fineline release lab/a@512 v1 --notes text",
+            "fineline suite list --json",
+            "fineline suite applied",
+            "fineline suite apply hellaswag --run lab/* --data s3://bucket/eval --limit 100 --num-fewshot 10",
+            "fineline suite apply mmlu --run lab/* --data hf://datasets/cais/mmlu@refs/convert/parquet",
             "fineline suite apply suite.yaml --run lab/* --backfill",
             "fineline suite apply suite.yaml --run lab/* --backfill coarse --dry-run",
             "fineline suite apply suite.yaml --run lab/* --backfill newest=20 --yes",

@@ -1,24 +1,28 @@
-//! `fineline suite apply | list | bindings | unbind`.
+//! `fineline suite list | apply | applied | bindings | unbind`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use fineline_api::{Backfill, BackfillPlan, Binding, RunPattern, StepOrder, Suite as SuiteRow};
-use fineline_client::{BindOptions, Client, apply_suite, plan_suite};
+use fineline_client::{BindOptions, Client, DataOrigin, DataSource, LoadedSuite, SuiteOptions};
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::context::Context;
+use super::library;
 use super::table::{Table, bytes, list, or_none, time};
 use super::{Ending, Outcome};
 
 /// What is done with suites.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Suite {
+    /// List the library: the tasks that are built in. It needs no registry.
+    List,
     /// Upload a suite with its tasks and data, and bind it to runs.
     Apply(Apply),
-    /// List the suites that are bound to runs.
-    List,
+    /// List the suites of the registry that were applied to runs.
+    Applied,
     /// List which suites are bound to which runs.
     Bindings,
     /// Take a binding away; its scores stay.
@@ -31,11 +35,23 @@ pub(crate) enum Suite {
 /// Which suite goes to which runs.
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
-    /// The suite file.
-    file: PathBuf,
+    /// The suite file, or a name of the library (`fineline suite list`).
+    #[arg(value_name = "FILE|NAME")]
+    suite: PathBuf,
     /// The runs: `*`, `NAMESPACE/*`, `NAMESPACE/PREFIX*` or `NAMESPACE/NAME`.
     #[arg(long = "run", value_name = "PATTERN")]
     pattern: RunPattern,
+    /// Where the data of the library's tasks come from: a folder, `s3://BUCKET/PREFIX`, `hf://datasets/OWNER/NAME[@REVISION]`
+    /// for one data set, `hf` for each task's own; for `perplexity` a text or JSON lines file too. Without it, what the
+    /// suite file says, else `hf`.
+    #[arg(long, value_name = "SOURCE")]
+    data: Option<DataSource>,
+    /// Samples a task at most, over what the suite file says.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Shots, over what the suite file says and the tasks' own; a task that says 0 itself stays without.
+    #[arg(long, value_name = "N")]
+    num_fewshot: Option<u32>,
     /// Evaluate the steps that are there already too: `all`, `newest=N` of each run, or `coarse`, all of them coarse to
     /// fine (last, first, middle, quarters, …) so that curves show early. New steps always come first. Applied again
     /// after a change, the suite is another one, and this evaluates by it.
@@ -58,10 +74,17 @@ pub(crate) struct Apply {
 }
 
 pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
+    if let Suite::List = command {
+        context
+            .printer
+            .data(&library::entries(), |entries| library::table(entries))?;
+        return Ok(Ending::Good);
+    }
     let client = context.client()?;
     match command {
-        Suite::Apply(command) => return apply(context, &client, &command).await,
-        Suite::List => context
+        Suite::List => {}
+        Suite::Apply(command) => return apply(context, &client, command).await,
+        Suite::Applied => context
             .printer
             .data(&client.list_suites().await?, |suites| suites_table(suites))?,
         Suite::Bindings => context
@@ -77,15 +100,37 @@ pub(crate) async fn run(context: &Context, command: Suite) -> Outcome {
     Ok(Ending::Good)
 }
 
-async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
-    let Apply { file, pattern, .. } = command;
+/// A binding, and where the data of the library's tasks came from.
+#[derive(Serialize)]
+struct Applied {
+    #[serde(flatten)]
+    binding: Binding,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    data: Vec<DataOrigin>,
+}
+
+async fn apply(context: &Context, client: &Client, command: Apply) -> Outcome {
+    let Apply {
+        suite, pattern, data, ..
+    } = &command;
+    let options = SuiteOptions {
+        data: data.clone(),
+        limit: command.limit,
+        num_fewshot: command.num_fewshot,
+        ..SuiteOptions::default()
+    };
+    let loaded = LoadedSuite::load(suite, &options).await?;
+    let data = loaded.origins().to_vec();
+    for origin in distinct(&data) {
+        context.printer.word(&origin);
+    }
     let options = BindOptions {
         backfill: command.backfill.unwrap_or_default(),
         every: command.every,
         order: command.order,
     };
     if options.backfill != Backfill::None {
-        let plan = plan_suite(client, file, pattern, options).await?;
+        let plan = loaded.plan(client, pattern, options).await?;
         if command.dry_run {
             context.printer.data(&plan, plan_told)?;
             return Ok(Ending::Good);
@@ -96,16 +141,16 @@ async fn apply(context: &Context, client: &Client, command: &Apply) -> Outcome {
             return Ok(Ending::Bad);
         }
     }
-    let binding = apply_suite(client, file, pattern, options).await?;
-    context.printer.data(&binding, |binding| {
+    let binding = loaded.apply(client, pattern, options).await?;
+    context.printer.data(&Applied { binding, data }, |applied| {
         let Binding {
             suite,
             pattern,
             dtype,
             n_queued,
             ..
-        } = binding;
-        let schedule = scheduled(binding)
+        } = &applied.binding;
+        let schedule = scheduled(&applied.binding)
             .map(|words| format!(" ({words})"))
             .unwrap_or_default();
         format!("{suite} is bound to {pattern} in {dtype}{schedule}, {n_queued} evaluations are queued")
@@ -123,6 +168,21 @@ fn scheduled(binding: &Binding) -> Option<String> {
     };
     let words: Vec<String> = every.into_iter().chain(order).collect();
     (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Where data came from, each place once: mmlu's 57 tasks have one.
+fn distinct(data: &[DataOrigin]) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for DataOrigin { source, revision, .. } in data {
+        let at = revision
+            .as_ref()
+            .map_or_else(String::new, |revision| format!("@{revision}"));
+        let line = format!("data from {source}{at}");
+        if !told.contains(&line) {
+            told.push(line);
+        }
+    }
+    told
 }
 
 fn plan_told(plan: &BackfillPlan) -> String {
@@ -147,7 +207,7 @@ fn suites_table(suites: &[SuiteRow]) -> String {
             time(suite.created_at),
         ]);
     }
-    table.render("no suites yet: apply one with `fineline suite apply FILE --run PATTERN`")
+    table.render("no suites yet: apply one with `fineline suite apply FILE|NAME --run PATTERN`")
 }
 
 fn bindings_table(bindings: &[Binding]) -> String {
@@ -164,5 +224,5 @@ fn bindings_table(bindings: &[Binding]) -> String {
             time(binding.created_at),
         ]);
     }
-    table.render("no bindings yet: make one with `fineline suite apply FILE --run PATTERN`")
+    table.render("no bindings yet: make one with `fineline suite apply FILE|NAME --run PATTERN`")
 }

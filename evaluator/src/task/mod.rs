@@ -114,10 +114,7 @@ impl PreparedTask {
     }
 
     fn prepare(file: TaskFile, data: &BTreeMap<String, Vec<Vec<u8>>>, overrides: Overrides) -> Result<Self> {
-        let n_shot = match file.num_fewshot {
-            Some(0) => 0,
-            own => overrides.num_fewshot.or(own).unwrap_or(0),
-        };
+        let n_shot = file.shots(overrides.num_fewshot);
         let pipelines = file.filters.iter().map(Pipeline::new).collect::<Result<_>>()?;
         let matcher = Matcher::new(&file.exact_match)?;
         let read = |split: &str, process_docs: Option<&Function>| {

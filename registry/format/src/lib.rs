@@ -1,5 +1,5 @@
 //! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, suites of tasks, and memory that is used again.
+//! splitter, the frame codec, suites of tasks and those that are built in, and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
@@ -9,6 +9,7 @@ mod error;
 pub mod evaluable;
 pub mod frame;
 mod json;
+pub mod library;
 pub mod manifest;
 mod pack;
 mod pickle;

@@ -66,8 +66,11 @@ impl FromStr for EvalDtype {
 pub struct SuiteFile {
     /// Its name.
     pub suite: String,
-    /// Paths of task files, relative to this file or absolute.
+    /// Paths of task files, relative to this file or absolute, and names of the library.
     pub tasks: Vec<String>,
+    /// Where the data of the library's tasks come from.
+    #[serde(default)]
+    pub data: Option<String>,
     /// Samples a task at most.
     #[serde(default)]
     pub limit: Option<u64>,
@@ -83,6 +86,19 @@ pub struct SuiteFile {
 }
 
 impl SuiteFile {
+    /// What a file would say that has nothing but one name of the library.
+    pub fn of_one(name: &str) -> Self {
+        Self {
+            suite: name.to_owned(),
+            tasks: vec![name.to_owned()],
+            data: None,
+            limit: None,
+            dtype: EvalDtype::default(),
+            num_fewshot: None,
+            gen_kwargs: BTreeMap::new(),
+        }
+    }
+
     /// Reads a suite file.
     ///
     /// # Errors

@@ -52,6 +52,18 @@ pub enum OutputType {
     GenerateUntil,
 }
 
+impl OutputType {
+    /// lm-eval's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MultipleChoice => "multiple_choice",
+            Self::Loglikelihood => "loglikelihood",
+            Self::LoglikelihoodRolling => "loglikelihood_rolling",
+            Self::GenerateUntil => "generate_until",
+        }
+    }
+}
+
 /// How a document gives a text, a target or choices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -148,6 +160,16 @@ impl TaskFile {
             task: task.clone(),
         };
         fields.read(&task).map_err(|what| refused(&task, what))
+    }
+}
+
+impl TaskFile {
+    /// The shots of a document when a suite asks for so many: a task that says 0 itself stays without, as in lm-eval.
+    pub fn shots(&self, asked: Option<u32>) -> u32 {
+        match self.num_fewshot {
+            Some(0) => 0,
+            own => asked.or(own).unwrap_or(0),
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! and whole fields are replaced by those of the file that includes it; a group's fields that are none of a group are put
 //! over its members' fields, and those that stand with a member over both.
 
+use std::collections::BTreeMap;
+
 use serde_yaml_ng::{Mapping, Value};
 
-use super::fields::{Fields, json, strings};
+use super::fields::{DataFormat, Fields, json, strings};
 use super::{TaskError, is_name};
 use crate::error::shown;
 use crate::suite::GroupMetric;
@@ -120,6 +122,31 @@ impl RawTask {
         {
             rename(files);
         }
+        self
+    }
+
+    /// The same with local data, a file a split, in place of the data set that it names. The data set goes into the
+    /// metadata: it is what is measured, wherever its files come from.
+    #[must_use]
+    pub fn with_data(mut self, format: DataFormat, files: &BTreeMap<String, String>) -> Self {
+        let path = match format {
+            DataFormat::Csv => "csv",
+            DataFormat::Json | DataFormat::Parquet => "json",
+        };
+        let dataset = self.fields.insert("dataset_path".into(), path.into());
+        let config = self
+            .fields
+            .shift_remove("dataset_name")
+            .filter(|config| !config.is_null());
+        let named = [("dataset", dataset), ("dataset_config", config)];
+        if let Some(Value::Mapping(metadata)) = self.fields.get_mut("metadata") {
+            metadata.extend(named.into_iter().filter_map(|(key, value)| Some((key.into(), value?))));
+        }
+        let files = files
+            .iter()
+            .map(|(split, file)| (split.as_str().into(), file.as_str().into()));
+        let kwargs = Mapping::from_iter([("data_files".into(), Mapping::from_iter(files).into())]);
+        self.fields.insert("dataset_kwargs".into(), kwargs.into());
         self
     }
 
