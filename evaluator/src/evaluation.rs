@@ -4,7 +4,6 @@
 //! goes on behind it. When the lease is lost the engine stops at its next layer.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -15,6 +14,7 @@ use fineline_api::{Evaluation, Lease, Progress, Reference, result_digest, scores
 use fineline_client::{Client, PullOptions, pull};
 use fineline_format::Digest;
 use fineline_format::suite::{EvalDtype, SuiteTask};
+use tempfile::TempDir;
 
 use crate::cache::{Cache, Held};
 use crate::engine::{Done, Engine, EngineOptions};
@@ -22,7 +22,14 @@ use crate::lent::fetch_tokenizer;
 use crate::task::{Overrides, PreparedTask, TaskResult};
 use crate::worker::{LoadEngine, WorkerOptions};
 
-/// Does what the lease asks for, all but what is scored already, and returns what its completion has to name.
+/// A checkpoint on this machine. Its folder goes when this does, or is free in the cache.
+pub(crate) struct Fetched {
+    dir: TempDir,
+    held: Option<Held>,
+}
+
+/// Does what the lease asks for, all but what is scored already, and returns what its completion has to name. `fetched` is what
+/// [`fetch`] gave, where the checkpoint was fetched before.
 ///
 /// # Errors
 /// What the server, the disk, the tasks' files or the model stood in the way with.
@@ -31,6 +38,7 @@ pub(crate) async fn evaluate(
     options: &WorkerOptions,
     load: &LoadEngine,
     lease: &Lease,
+    fetched: Option<Result<Fetched>>,
     progress: &Arc<Mutex<Progress>>,
 ) -> Result<Digest> {
     let id = lease.evaluation.id;
@@ -52,7 +60,11 @@ pub(crate) async fn evaluate(
     };
     told.say(Done::default());
     if !tasks.is_empty() {
-        let mut engine = engine(client, options, load, lease).await?;
+        let fetched = match fetched {
+            Some(fetched) => fetched?,
+            None => fetch(client, options, lease).await?,
+        };
+        let mut engine = engine(options, load, &lease.evaluation, fetched).await?;
         for task in tasks {
             let (name, n_requests) = (task.name().to_owned(), task.n_requests());
             told.task = Some(name.clone());
@@ -71,9 +83,11 @@ pub(crate) async fn evaluate(
     Ok(result_digest(&scored))
 }
 
-/// Pulls the checkpoint and loads it. The folder is gone when this returns, or free in the cache: the engine holds the model in
-/// memory.
-async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lease: &Lease) -> Result<Box<dyn Engine>> {
+/// Pulls the checkpoint.
+///
+/// # Errors
+/// What the server or the disk stood in the way with.
+pub(crate) async fn fetch(client: &Client, options: &WorkerOptions, lease: &Lease) -> Result<Fetched> {
     let evaluation = &lease.evaluation;
     let scratch = match &options.scratch {
         Some(dir) => tempfile::tempdir_in(dir),
@@ -99,6 +113,16 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     }
     fetch_tokenizer(client, lease, scratch.path()).await?;
     fail_point!("worker.pulled");
+    Ok(Fetched { dir: scratch, held })
+}
+
+/// Loads it. The engine holds the model in memory.
+async fn engine(
+    options: &WorkerOptions,
+    load: &LoadEngine,
+    evaluation: &Evaluation,
+    fetched: Fetched,
+) -> Result<Box<dyn Engine>> {
     let dtype: EvalDtype = evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
     let engine_options = EngineOptions {
         dtype,
@@ -107,8 +131,8 @@ async fn engine(client: &Client, options: &WorkerOptions, load: &LoadEngine, lea
     };
     let load = Arc::clone(load);
     let loading = tokio::task::spawn_blocking(move || {
-        let dir: &Path = scratch.path();
-        let engine = load(dir, engine_options);
+        let Fetched { dir, held } = fetched;
+        let engine = load(dir.path(), engine_options);
         drop(held);
         engine
     });
@@ -209,7 +233,7 @@ async fn prepare(client: &Client, lease: &Lease) -> Result<Vec<PreparedTask>> {
     };
     let mut tasks = Vec::with_capacity(lease.suite.tasks.len());
     for task in &lease.suite.tasks {
-        let (yaml, data) = fetch(client, lease.evaluation.suite_digest, task).await?;
+        let (yaml, data) = task_files(client, lease.evaluation.suite_digest, task).await?;
         let prepare = move || PreparedTask::new(&yaml, &data, overrides);
         tasks.push(
             tokio::task::spawn_blocking(prepare)
@@ -222,7 +246,7 @@ async fn prepare(client: &Client, lease: &Lease) -> Result<Vec<PreparedTask>> {
 
 type TaskFiles = (String, BTreeMap<String, Vec<Vec<u8>>>);
 
-async fn fetch(client: &Client, suite: Digest, task: &SuiteTask) -> Result<TaskFiles> {
+async fn task_files(client: &Client, suite: Digest, task: &SuiteTask) -> Result<TaskFiles> {
     let blob = async |digest: Digest| -> Result<Vec<u8>> {
         let bytes = client.get_suite_blob(suite, digest).await?;
         ensure!(

@@ -17,6 +17,7 @@ pub mod config;
 pub mod demo;
 pub mod engine;
 mod evaluation;
+mod held_lease;
 mod lent;
 pub mod memory;
 pub mod task;

@@ -1,17 +1,21 @@
 //! The worker: claims an evaluation over HTTP, has it done ([`crate::evaluation`]) and says how it ended. The embedded
 //! evaluator and `fineline-evaluator` are this same code.
 //!
-//! **Invariant:** the lease is renewed beside the work, and work whose lease is lost is dropped without a word to the
+//! Shortly before an evaluation is done the next one is claimed, and its checkpoint fetched beside the computing. Not earlier: what
+//! one worker holds another can't take.
+//!
+//! **Invariant:** a lease is renewed beside the work, and work whose lease is lost is dropped without a word to the
 //! server. No wall clock is asked: how long a lease holds is the server's to know.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Args;
-use fineline_api::{ClaimEvaluation, CompleteEvaluation, FailEvaluation, Lease, Progress};
+use fineline_api::{ClaimEvaluation, CompleteEvaluation, FailEvaluation, Progress};
 use fineline_client::{Client, Error};
 use fineline_format::Digest;
 use fineline_format::suite::EvalDtype;
@@ -20,7 +24,8 @@ use uuid::Uuid;
 use crate::candle::engine::CandleEngine;
 use crate::config::ARCHITECTURE;
 use crate::engine::{Engine, EngineOptions};
-use crate::evaluation::evaluate;
+use crate::evaluation::{Fetched, evaluate, fetch};
+use crate::held_lease::HeldLease;
 use crate::memory;
 use crate::task::VERSION;
 
@@ -33,8 +38,11 @@ const REST: Duration = Duration::from_secs(5);
 /// How often a worker that is to end when there is no work asks a registry that does not answer.
 const MAX_FAILED_CLAIMS: u32 = 5;
 
-/// How long a worker at work says nothing, at most.
-const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the next evaluation is to be claimed. What is done sooner needs no next.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long before the end, at least, the next evaluation is claimed.
+const LEAD: Duration = Duration::from_secs(5);
 
 /// What a worker is told.
 #[derive(Debug, Clone, Args)]
@@ -120,47 +128,122 @@ fn default_name() -> String {
 }
 
 async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadEngine) -> Result<()> {
-    let mut claim = ClaimEvaluation {
-        worker: name.to_owned(),
-        device: options.device.clone(),
-        memory_bytes: memory::total_bytes(),
-        dtypes: [EvalDtype::Float32, EvalDtype::Bfloat16, EvalDtype::Float16]
-            .map(|d| d.to_string())
-            .to_vec(),
-        architectures: vec![ARCHITECTURE.to_owned()],
-        wait_s: if options.once { 0 } else { CLAIM_WAIT_S },
-        claim_id: Some(new_claim_id()),
-        harness_version: Some(VERSION.to_owned()),
-    };
-    let mut n_failed = 0;
+    let mut claims = Claims::new(client, options, name);
+    let mut next: Option<Next> = None;
+    // Of fetching and loading a checkpoint, the longest that was seen.
+    let mut preparation = Duration::ZERO;
     loop {
-        let answer = client.claim_evaluation(&claim).await;
-        if answer.is_ok() {
-            // Until then it is the same claim: an answer that was lost may have held a lease.
-            claim.claim_id = Some(new_claim_id());
+        let work = match next.take() {
+            Some(next) => next,
+            None => match claims.wait().await? {
+                Some(held) => Next { held, fetched: None },
+                None => return Ok(()),
+            },
+        };
+        let progress = Arc::clone(&work.held.progress);
+        let mut current = pin!(handle(options, load, work));
+        let claimed = tokio::select! {
+            () = &mut current => None,
+            held = claims.ahead(&progress, &mut preparation) => Some(held),
+        };
+        if let Some(held) = claimed {
+            ((), next) = tokio::join!(current, fetch_ahead(options, held));
         }
-        match answer {
-            Ok(Some(lease)) => {
-                fail_point!("worker.claimed");
-                handle(client, options, load, lease).await;
-            }
-            Ok(None) if options.once => return Ok(()),
-            Ok(None) => {}
-            // Asking again would get the same answer.
-            Err(
-                error @ (Error::Unauthorized(_)
-                | Error::Forbidden(_)
-                | Error::NotFound(_)
-                | Error::Refused(_)
-                | Error::Protocol { .. }),
-            ) => return Err(error.into()),
-            Err(error) if options.once && n_failed == MAX_FAILED_CLAIMS => return Err(error.into()),
-            Err(error) => {
-                n_failed += 1;
-                tracing::warn!(%error, "can't ask for work");
-                tokio::time::sleep(REST).await;
+    }
+}
+
+/// What is done next, and what is here of it already.
+struct Next {
+    held: HeldLease,
+    fetched: Option<Result<Fetched>>,
+}
+
+/// Asks for work. A claim whose answer was lost is sent again as the same one, since it may have got a lease.
+struct Claims<'a> {
+    client: &'a Client,
+    claim: ClaimEvaluation,
+    is_once: bool,
+}
+
+impl<'a> Claims<'a> {
+    fn new(client: &'a Client, options: &WorkerOptions, name: &str) -> Self {
+        let claim = ClaimEvaluation {
+            worker: name.to_owned(),
+            device: options.device.clone(),
+            memory_bytes: memory::total_bytes(),
+            dtypes: [EvalDtype::Float32, EvalDtype::Bfloat16, EvalDtype::Float16]
+                .map(|d| d.to_string())
+                .to_vec(),
+            architectures: vec![ARCHITECTURE.to_owned()],
+            wait_s: 0,
+            claim_id: Some(new_claim_id()),
+            harness_version: Some(VERSION.to_owned()),
+        };
+        Self {
+            client,
+            claim,
+            is_once: options.once,
+        }
+    }
+
+    /// Asks until there is work; `None` when there is none and the worker is to end then.
+    async fn wait(&mut self) -> Result<Option<HeldLease>> {
+        let mut n_failed = 0;
+        loop {
+            match self.ask(if self.is_once { 0 } else { CLAIM_WAIT_S }).await {
+                Ok(Some(held)) => return Ok(Some(held)),
+                Ok(None) if self.is_once => return Ok(None),
+                Ok(None) => {}
+                // Asking again would get the same answer.
+                Err(
+                    error @ (Error::Unauthorized(_)
+                    | Error::Forbidden(_)
+                    | Error::NotFound(_)
+                    | Error::Refused(_)
+                    | Error::Protocol { .. }),
+                ) => return Err(error.into()),
+                Err(error) if self.is_once && n_failed == MAX_FAILED_CLAIMS => return Err(error.into()),
+                Err(error) => {
+                    n_failed += 1;
+                    tracing::warn!(%error, "can't ask for work");
+                    tokio::time::sleep(REST).await;
+                }
             }
         }
+    }
+
+    /// Asks when the work that `progress` tells of is almost done: in twice the time that a checkpoint takes until it
+    /// computes. Until then, and where nothing waits, this does not end.
+    async fn ahead(&mut self, progress: &Mutex<Progress>, preparation: &mut Duration) -> HeldLease {
+        let begun = Instant::now();
+        let mut computes = false;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let eta_s = progress.lock().unwrap_or_else(PoisonError::into_inner).eta_s;
+            let Some(eta_s) = eta_s else { continue };
+            if !computes {
+                computes = true;
+                *preparation = begun.elapsed().max(*preparation);
+            }
+            if Duration::from_secs(eta_s) > 2 * *preparation + LEAD {
+                continue;
+            }
+            match self.ask(0).await {
+                Ok(Some(held)) => return held,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "can't ask for the next work"),
+            }
+            tokio::time::sleep(REST).await;
+        }
+    }
+
+    async fn ask(&mut self, wait_s: u64) -> Result<Option<HeldLease>, Error> {
+        self.claim.wait_s = wait_s;
+        let lease = self.client.claim_evaluation(&self.claim).await?;
+        self.claim.claim_id = Some(new_claim_id());
+        let Some(lease) = lease else { return Ok(None) };
+        fail_point!("worker.claimed");
+        Ok(Some(HeldLease::keep(self.client, lease)?))
     }
 }
 
@@ -169,18 +252,29 @@ fn new_claim_id() -> Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
+/// Fetches the checkpoint of the next work; `None` when its lease is lost meanwhile.
+async fn fetch_ahead(options: &WorkerOptions, mut held: HeldLease) -> Option<Next> {
+    let client = held.client.clone();
+    let lease = held.lease.clone();
+    tokio::select! {
+        fetched = fetch(&client, options, &lease) => Some(Next { held, fetched: Some(fetched) }),
+        _ = held.lost() => {
+            tracing::warn!(evaluation = %lease.evaluation.id, "the lease on the next work is lost");
+            None
+        }
+    }
+}
+
 /// Does the work of a lease and says how it ended.
-async fn handle(client: &Client, options: &WorkerOptions, load: &LoadEngine, lease: Lease) {
-    let id = lease.evaluation.id;
-    let Ok(client) = client.with_lease(&lease.token) else {
-        return;
-    };
-    let progress = Arc::new(Mutex::new(Progress::default()));
+async fn handle(options: &WorkerOptions, load: &LoadEngine, work: Next) {
+    let Next { mut held, fetched } = work;
+    let (id, client) = (held.id(), held.client.clone());
+    let (lease, progress) = (held.lease.clone(), Arc::clone(&held.progress));
     let outcome = tokio::select! {
-        outcome = evaluate(&client, options, load, &lease, &progress) => outcome,
-        lost = keep(&client, &lease, &progress) => Err(lost.into()),
+        outcome = evaluate(&client, options, load, &lease, fetched, &progress) => outcome,
+        lost = held.lost() => Err(lost.into()),
     };
-    // From here on nothing renews: a renewal that waits would hear of the end as of a loss.
+    held.let_go();
     let outcome = match outcome {
         Ok(result_digest) => complete(&client, id, result_digest).await,
         Err(error) => Err(error),
@@ -237,32 +331,5 @@ fn may_pass(cause: &(dyn std::error::Error + 'static)) -> bool {
         ) => false,
         Some(_) => true,
         None => cause.is::<std::io::Error>(),
-    }
-}
-
-/// Renews the lease until it is lost. The answer waits until the next is due, so that a loss is heard of at once.
-async fn keep(client: &Client, lease: &Lease, progress: &Mutex<Progress>) -> Error {
-    let every = (Duration::from_secs(lease.ttl_s.max(1)) / 4).min(LONGEST_SILENCE);
-    let mut due = tokio::time::Instant::now();
-    loop {
-        tokio::time::sleep_until(due).await;
-        due = tokio::time::Instant::now() + every;
-        let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        fail_point!("worker.renewing");
-        // One that stalls must not keep the next from being said in time.
-        let renewed = client.heartbeat_evaluation(lease.evaluation.id, &said, every.as_secs());
-        let Ok(renewed) = tokio::time::timeout(2 * every, renewed).await else {
-            tracing::warn!("a heartbeat was not answered in time");
-            continue;
-        };
-        match renewed {
-            Err(error @ (Error::LeaseLost(_) | Error::NotFound(_) | Error::Unauthorized(_) | Error::Forbidden(_))) => {
-                return error;
-            }
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
-            Ok(_) => {
-                fail_point!("worker.renewed");
-            }
-        }
     }
 }

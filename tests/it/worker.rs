@@ -237,6 +237,91 @@ async fn an_engine_whose_lease_is_lost_stops_at_its_next_batch() {
     assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
 }
 
+/// Says that half of its first work is done, and then waits for a word.
+struct HalfDone(std::sync::mpsc::Receiver<()>);
+
+impl Engine for HalfDone {
+    fn loglikelihood(&mut self, asked: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
+        told(Done {
+            n_requests: asked.len() as u64 / 2,
+            n_tokens: 1,
+        })?;
+        self.0.recv().unwrap();
+        FakeEngine.loglikelihood(asked, told)
+    }
+
+    fn loglikelihood_rolling(&mut self, asked: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
+        FakeEngine.loglikelihood_rolling(asked, told)
+    }
+
+    fn generate_until(&mut self, asked: &[Generation], told: Progress<'_>) -> anyhow::Result<Vec<String>> {
+        FakeEngine.generate_until(asked, told)
+    }
+
+    fn describe(&self) -> Description {
+        FakeEngine.describe()
+    }
+}
+
+/// Evaluations in the order of their steps.
+async fn by_step(server: &TestServer) -> Vec<fineline_api::Evaluation> {
+    let query = EvaluationQuery::default();
+    let mut all = server.admin.list_evaluations(&query, None, None).await.unwrap().items;
+    all.sort_by_key(|evaluation| evaluation.step);
+    all
+}
+
+/// A server on which a worker did two steps, the first of which it held up until it had claimed and fetched the second and `then`
+/// was done.
+async fn with_the_next_at_hand(then: impl AsyncFnOnce(&TestServer)) -> TestServer {
+    let server = queued().await;
+    let run = "lab/run".parse().unwrap();
+    let dir = checkpoint(server.dir.path(), "b", 9000, 2);
+    push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    let cache = server.dir.path().join("cache");
+    let (go, word) = channel();
+    let first = Mutex::new(Some(HalfDone(word)));
+    let load = move |dir: &Path, options: EngineOptions| match first.lock().unwrap().take() {
+        Some(engine) => Ok(Box::new(engine) as Box<dyn Engine>),
+        None => load_fake()(dir, options),
+    };
+    let watch = async {
+        let second = by_step(&server).await[1].checkpoint;
+        let weights = cache.join(second.to_hex()).join("model.safetensors");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !weights.exists() {
+            assert!(std::time::Instant::now() < until, "the next step was not fetched");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
+        assert_eq!(states, [EvaluationState::Leased; 2]);
+        then(&server).await;
+        go.send(()).unwrap();
+    };
+    tokio::join!(server.work_with_cache(Arc::new(load), &cache), watch);
+    server
+}
+
+#[tokio::test]
+async fn the_next_step_is_fetched_while_this_one_is_computed() {
+    let server = with_the_next_at_hand(async |_| ()).await;
+    let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
+    assert_eq!(states, [EvaluationState::Done; 2]);
+}
+
+#[tokio::test]
+async fn a_next_step_that_is_cancelled_is_not_computed() {
+    let server = with_the_next_at_hand(async |server| {
+        let second = by_step(server).await[1].id;
+        server.admin.cancel_evaluation(second).await.unwrap();
+    })
+    .await;
+    let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
+    assert_eq!(states, [EvaluationState::Done, EvaluationState::Cancelled]);
+}
+
 #[test]
 fn the_fake_engine_does_what_every_engine_must() {
     engine_suite(&mut FakeEngine);

@@ -1,0 +1,92 @@
+//! A lease that this worker holds: renewed beside whatever is done under it.
+//!
+//! **Invariant:** it is renewed until it is lost, let go or dropped, and never behind that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fineline_api::{Lease, Progress};
+use fineline_client::{Client, Error};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// How long a worker at work says nothing, at most.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+
+/// Work, and a task that keeps the right to do it.
+pub(crate) struct HeldLease {
+    pub(crate) lease: Lease,
+    /// Speaks under the lease.
+    pub(crate) client: Client,
+    /// What each renewal says.
+    pub(crate) progress: Arc<Mutex<Progress>>,
+    renewing: JoinHandle<Error>,
+}
+
+impl HeldLease {
+    /// Renews the lease from now on.
+    ///
+    /// # Errors
+    /// When its token can't stand in a header.
+    pub(crate) fn keep(client: &Client, lease: Lease) -> Result<Self, Error> {
+        let client = client.with_lease(&lease.token)?;
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let every = (Duration::from_secs(lease.ttl_s.max(1)) / 4).min(LONGEST_SILENCE);
+        let renewing = renew(client.clone(), lease.evaluation.id, every, Arc::clone(&progress));
+        Ok(Self {
+            renewing: tokio::spawn(renewing),
+            lease,
+            client,
+            progress,
+        })
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.lease.evaluation.id
+    }
+
+    /// Waits until it is lost, and gives what the server said. Not to be asked again then.
+    pub(crate) async fn lost(&mut self) -> Error {
+        match (&mut self.renewing).await {
+            Ok(error) => error,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Renews no more: a renewal that waits would hear of the work's end as of a loss.
+    pub(crate) fn let_go(&self) {
+        self.renewing.abort();
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Renews the lease until it is lost. The answer waits until the next is due, so that a loss is heard of at once.
+async fn renew(client: Client, id: Uuid, every: Duration, progress: Arc<Mutex<Progress>>) -> Error {
+    let mut due = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep_until(due).await;
+        due = tokio::time::Instant::now() + every;
+        let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        fail_point!("worker.renewing");
+        // One that stalls must not keep the next from being said in time.
+        let renewed = client.heartbeat_evaluation(id, &said, every.as_secs());
+        let Ok(renewed) = tokio::time::timeout(2 * every, renewed).await else {
+            tracing::warn!("a heartbeat was not answered in time");
+            continue;
+        };
+        match renewed {
+            Err(error @ (Error::LeaseLost(_) | Error::NotFound(_) | Error::Unauthorized(_) | Error::Forbidden(_))) => {
+                return error;
+            }
+            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+            Ok(_) => {
+                fail_point!("worker.renewed");
+            }
+        }
+    }
+}
