@@ -1,5 +1,5 @@
 //! LLaMA's shapes against transformers' logits, which `tests/full/checkpoints/shapes.py` wrote (and holds against transformers
-//! again): rope scaling in both forms, grouped heads, own head widths, tied and untied. Weights follow from their names.
+//! again): rope scaling in both forms, grouped heads, own head widths, tied and untied, biases. Weights follow from their names.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,11 +34,11 @@ fn weights(config: &Config) -> HashMap<String, Tensor> {
     let (h, m, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
     let (q, kv) = (config.n_heads * d, config.n_kv_heads * d);
     let mut shapes = vec![
-        ("model.embed_tokens".to_owned(), vec![config.vocab_size, h]),
-        ("model.norm".to_owned(), vec![h]),
+        ("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, h]),
+        ("model.norm.weight".to_owned(), vec![h]),
     ];
     if !config.tied {
-        shapes.push(("lm_head".to_owned(), vec![config.vocab_size, h]));
+        shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, h]));
     }
     for i in 0..config.n_layers {
         for (name, shape) in [
@@ -52,11 +52,15 @@ fn weights(config: &Config) -> HashMap<String, Tensor> {
             ("mlp.up_proj", vec![m, h]),
             ("mlp.down_proj", vec![h, m]),
         ] {
-            shapes.push((format!("model.layers.{i}.{name}"), shape));
+            let has_bias = (name.starts_with("self_attn") && config.attention_bias)
+                || (name.starts_with("mlp") && config.mlp_bias);
+            if has_bias {
+                shapes.push((format!("model.layers.{i}.{name}.bias"), vec![shape[0]]));
+            }
+            shapes.push((format!("model.layers.{i}.{name}.weight"), shape));
         }
     }
     let tensor = |(name, shape): (String, Vec<usize>)| {
-        let name = format!("{name}.weight");
         let mut values = numbers(&name, shape.iter().product());
         if shape.len() == 1 {
             values.iter_mut().for_each(|value| *value = 1.0 + 0.5 * *value);
@@ -164,6 +168,10 @@ fn what_does_not_fit_together_is_refused_by_the_tensors_name() {
                 let bias = Tensor::zeros(132, DType::F32, &Device::Cpu).unwrap();
                 tensors.insert("model.layers.0.self_attn.q_proj.bias".to_owned(), bias);
             }),
+        ),
+        (
+            "tensor `model.layers.0.mlp.gate_proj.bias` is missing: it should have shape [56]",
+            refused(|_, config| config["mlp_bias"] = json!(true)),
         ),
         (
             "tensor `model.layers.0.self_attn.k_proj.weight` has shape [44, 48] and should have [132, 48]",

@@ -41,15 +41,22 @@ pub struct Llama {
 #[derive(Debug)]
 struct Layer {
     attention_norm: Tensor,
-    // Each weight as [in, out], so that a product needs no transposition.
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    o: Tensor,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
     mlp_norm: Tensor,
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+#[derive(Debug)]
+struct Linear {
+    /// [in, out], so that a product needs no transposition.
+    weight: Tensor,
+    /// [out]
+    bias: Option<Tensor>,
 }
 
 impl Llama {
@@ -70,23 +77,29 @@ impl Llama {
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for i in 0..config.n_layers {
-            let mut take = |name: &str, shape: &[usize]| take(&format!("model.layers.{i}.{name}.weight"), shape);
+            let mut take = |name: &str, shape: &[usize]| take(&format!("model.layers.{i}.{name}"), shape);
             let (q_dim, kv_dim, m) = (config.n_heads * d, config.n_kv_heads * d, config.intermediate_size);
-            let attention_norm = take("input_layernorm", &[h])?;
-            let mlp_norm = take("post_attention_layernorm", &[h])?;
-            let mut matrix = |name: &str, out: usize, inner: usize| -> Result<Tensor> {
-                Ok(take(name, &[out, inner])?.t()?.contiguous()?)
+            let attention_norm = take("input_layernorm.weight", &[h])?;
+            let mlp_norm = take("post_attention_layernorm.weight", &[h])?;
+            let mut linear = |name: &str, out: usize, inner: usize, has_bias: bool| -> Result<Linear> {
+                let weight = take(&format!("{name}.weight"), &[out, inner])?;
+                let bias = has_bias.then(|| take(&format!("{name}.bias"), &[out]));
+                Ok(Linear {
+                    weight: weight.t()?.contiguous()?,
+                    bias: bias.transpose()?,
+                })
             };
+            let (attention_bias, mlp_bias) = (config.attention_bias, config.mlp_bias);
             layers.push(Layer {
                 attention_norm,
                 mlp_norm,
-                q: matrix("self_attn.q_proj", q_dim, h)?,
-                k: matrix("self_attn.k_proj", kv_dim, h)?,
-                v: matrix("self_attn.v_proj", kv_dim, h)?,
-                o: matrix("self_attn.o_proj", h, q_dim)?,
-                gate: matrix("mlp.gate_proj", m, h)?,
-                up: matrix("mlp.up_proj", m, h)?,
-                down: matrix("mlp.down_proj", h, m)?,
+                q: linear("self_attn.q_proj", q_dim, h, attention_bias)?,
+                k: linear("self_attn.k_proj", kv_dim, h, attention_bias)?,
+                v: linear("self_attn.v_proj", kv_dim, h, attention_bias)?,
+                o: linear("self_attn.o_proj", h, q_dim, attention_bias)?,
+                gate: linear("mlp.gate_proj", m, h, mlp_bias)?,
+                up: linear("mlp.up_proj", m, h, mlp_bias)?,
+                down: linear("mlp.down_proj", h, m, mlp_bias)?,
             });
         }
         let norm = take("model.norm.weight", &[h])?;
@@ -132,11 +145,11 @@ impl Llama {
             check()?;
             let normed = self.normed(&x, &layer.attention_norm)?;
             let seen = self.attention(i, &normed, &angles, batch, cache)?;
-            x = self.settle((x + self.settle(seen.matmul(&layer.o)?)?)?)?;
+            x = self.settle((x + self.linear(&seen, &layer.o)?)?)?;
             check()?;
             let normed = self.normed(&x, &layer.mlp_norm)?;
             let inner = self.gated(&normed, layer)?;
-            x = self.settle((x + self.settle(inner.matmul(&layer.down)?)?)?)?;
+            x = self.settle((x + self.linear(&inner, &layer.down)?)?)?;
         }
         self.normed(&x, &self.norm)
     }
@@ -147,6 +160,15 @@ impl Llama {
     /// When the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(self.settle(hidden.matmul(&self.head)?)?.to_dtype(DType::F32)?)
+    }
+
+    /// x · weight + bias, rounded once.
+    fn linear(&self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
+        let product = x.matmul(&linear.weight)?;
+        self.settle(match &linear.bias {
+            Some(bias) => product.broadcast_add(bias)?,
+            None => product,
+        })
     }
 
     /// Rounds what a narrower dtype would have been stored as.
@@ -167,7 +189,7 @@ impl Llama {
 
     /// silu(x · gate) · (x · up).
     fn gated(&self, x: &Tensor, layer: &Layer) -> Result<Tensor> {
-        let (gate, up) = (self.settle(x.matmul(&layer.gate)?)?, self.settle(x.matmul(&layer.up)?)?);
+        let (gate, up) = (self.linear(x, &layer.gate)?, self.linear(x, &layer.up)?);
         if !self.device.is_cpu() {
             return Ok((silu(&gate)? * up)?);
         }
@@ -190,12 +212,9 @@ impl Llama {
             n_kv: self.config.n_kv_heads,
             dim: self.config.head_dim,
         };
-        let [queries, keys, values] = [&layer.q, &layer.k, &layer.v].map(|weight| x.matmul(weight));
-        let (queries, keys, values) = (self.settle(queries?)?, self.settle(keys?)?, self.settle(values?)?);
-        let (queries, keys) = (
-            self.rotated(queries, heads.n, angles)?,
-            self.rotated(keys, heads.n_kv, angles)?,
-        );
+        let queries = self.rotated(self.linear(x, &layer.q)?, heads.n, angles)?;
+        let keys = self.rotated(self.linear(x, &layer.k)?, heads.n_kv, angles)?;
+        let values = self.linear(x, &layer.v)?;
         let seen = if self.device.is_cpu() {
             let settle: Option<fn(f32) -> f32> = match self.dtype {
                 DType::BF16 => Some(|x| half::bf16::from_f32(x).to_f32()),

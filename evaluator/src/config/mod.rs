@@ -52,6 +52,10 @@ pub struct Config {
     pub rope: Rope,
     /// Whether the embedding is the output matrix too.
     pub tied: bool,
+    /// Whether the products for queries, keys, values and of what was seen have a bias.
+    pub attention_bias: bool,
+    /// Whether the feed-forward block's products have a bias.
+    pub mlp_bias: bool,
     /// The id of the token that begins a text.
     pub bos_token_id: Option<u32>,
     /// The ids of the tokens that end a text.
@@ -114,12 +118,6 @@ impl Config {
         if let Some(other) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
             bail!("hidden_act `{other}` is not supported: only `silu` is");
         }
-        for (field, value) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
-            ensure!(
-                !value.unwrap_or(false),
-                "`{field}: true` is not supported: biases are not computed"
-            );
-        }
         ensure!(
             raw.quantization_config.is_none(),
             "`quantization_config` is not supported: push the full weights"
@@ -161,6 +159,8 @@ impl Config {
             rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
             rope: Rope::parse(raw.rope_theta, raw.rope_scaling, raw.rope_parameters, max_length)?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
+            attention_bias: raw.attention_bias.unwrap_or(false),
+            mlp_bias: raw.mlp_bias.unwrap_or(false),
             bos_token_id: token_ids(raw.bos_token_id.as_ref()).first().copied(),
             eos_token_ids: token_ids(raw.eos_token_id.as_ref()),
         })
@@ -170,7 +170,10 @@ impl Config {
     pub fn n_parameters(&self) -> u64 {
         let (h, d) = (self.hidden_size, self.head_dim);
         let attention = 2 * h * self.n_heads * d + 2 * h * self.n_kv_heads * d;
-        let layer = attention + 3 * h * self.intermediate_size + 2 * h;
+        let attention_biases = self.n_heads * d + 2 * self.n_kv_heads * d + h;
+        let mlp_biases = 2 * self.intermediate_size + h;
+        let biases = usize::from(self.attention_bias) * attention_biases + usize::from(self.mlp_bias) * mlp_biases;
+        let layer = attention + 3 * h * self.intermediate_size + 2 * h + biases;
         let embeddings = if self.tied { 1 } else { 2 } * self.vocab_size * h;
         (self.n_layers * layer + embeddings + h) as u64
     }
@@ -271,7 +274,6 @@ mod tests {
             (r#","rope_interleaved":true"#, "`rope_interleaved` is true"),
             (r#","repetition_penalty":1.1"#, "`repetition_penalty` is 1.1"),
             (r#","head_dim":7"#, "`head_dim` is 7"),
-            (r#","mlp_bias":true"#, "`mlp_bias: true`"),
             (r#","rope_parameters":{"rope_type":"yarn"}"#, "`yarn`"),
             (
                 r#","rope_parameters":{"rope_type":"default","factor":8.0}"#,
@@ -283,7 +285,6 @@ mod tests {
             ),
             (r#","architectures":["MistralForCausalLM"]"#, "MistralForCausalLM"),
             (r#","hidden_act":"gelu""#, "`gelu`"),
-            (r#","attention_bias":true"#, "attention_bias"),
             (r#","num_key_value_heads":3"#, "can't share 3"),
         ] {
             let error = format!("{:#}", parse(extra).unwrap_err());

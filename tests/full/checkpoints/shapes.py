@@ -37,6 +37,8 @@ SHAPES = {
     "narrow_heads": dict(
         hidden_size=50, num_attention_heads=5, num_key_value_heads=5, head_dim=2, rope_theta=1000000.0, rope_scaling=None
     ),
+    "biases": dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=10, attention_bias=True, mlp_bias=True),
+    "biases_of_attention_alone": dict(hidden_size=32, num_attention_heads=4, attention_bias=True, tie_word_embeddings=True),
 }
 POSITIONS = [0, 1, 30, 99]
 
