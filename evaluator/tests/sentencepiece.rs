@@ -22,9 +22,16 @@ fn bytes(name: &str) -> Vec<u8> {
 
 /// The tokenizer of the model `llama` with a tokenizer_config.json beside it.
 fn tokenizer(settings: &Value) -> anyhow::Result<Tokenizer> {
+    tokenizer_with(&[("tokenizer_config.json", settings)])
+}
+
+/// The same with other files beside it.
+fn tokenizer_with(files: &[(&str, &Value)]) -> anyhow::Result<Tokenizer> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(model("llama"), dir.path().join("tokenizer.model")).unwrap();
-    std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+    for (name, json) in files {
+        std::fs::write(dir.path().join(name), json.to_string()).unwrap();
+    }
     let config =
         r#"{"hidden_size":8,"intermediate_size":8,"num_hidden_layers":1,"num_attention_heads":1,"vocab_size":700}"#;
     Tokenizer::load(dir.path(), &Config::parse(config.as_bytes()).unwrap())
@@ -44,6 +51,31 @@ fn ids_are_sentencepieces() {
         }
         assert!(n > 150, "{n} texts");
     }
+}
+
+#[test]
+fn old_files_of_added_tokens_are_read_where_transformers_reads_them() {
+    let config = json!({"tokenizer_class": "LlamaTokenizer", "pad_token": "</s>"});
+    let (map, added) = (json!({"pad_token": "<pad>"}), json!({"<pad>": 700}));
+    let old = [
+        ("tokenizer_config.json", &config),
+        ("special_tokens_map.json", &map),
+        ("added_tokens.json", &added),
+    ];
+    let ids = |tokenizer: &Tokenizer| tokenizer.encode("<pad>").unwrap();
+    let begun = tokenizer_with(&old[..1]).unwrap();
+    let bos = ids(&begun)[0];
+    assert!(ids(&begun).len() > 2, "no token is added");
+    assert_eq!(ids(&tokenizer_with(&old).unwrap()), [bos, 700]);
+    // A newer tokenizer_config.json says all itself.
+    let newer = json!({"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {}});
+    let files = [("tokenizer_config.json", &newer), old[2]];
+    assert_eq!(ids(&tokenizer_with(&files).unwrap()), ids(&begun));
+    let error = tokenizer_with(&[old[0], old[2]]).unwrap_err().to_string();
+    assert!(
+        error.contains("`<pad>` in added_tokens.json is no special token"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every sample of the evaluator against lm-eval's own, on each model and task of which ../shared/data has lm-eval's logs, and on
 # SmolLM2-135M, on which lm-eval is run here: prompts, texts, greedy flags, decisions, log-likelihoods; in bfloat16 as many equal
-# decisions as lm-eval's own bfloat16 has with its float32. Fails on any breach.
+# decisions as lm-eval's own bfloat16 has with its float32, up to chance. Fails on any breach. Takes 20 minutes.
 #
 #   tests/full/parity.sh [MODEL]    MODEL is a folder with SmolLM2-135M; ../shared/tools/smollm2.py makes it when none is named
 #

@@ -1,5 +1,6 @@
-//! What stands beside a tokenizer and says which tokens are special and which are added: tokenizer_config.json and
-//! special_tokens_map.json.
+//! What stands beside a tokenizer and says which tokens are special and which are added: tokenizer_config.json,
+//! special_tokens_map.json and added_tokens.json. A tokenizer_config.json without `added_tokens_decoder` is an old one: there, as
+//! in transformers, special_tokens_map.json is over it, and added_tokens.json is read.
 
 use std::path::Path;
 
@@ -18,20 +19,31 @@ pub(super) struct Added {
 /// The settings of a tokenizer.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
+    /// What comes first is over what follows.
     files: Vec<Map<String, Value>>,
+    /// Text and id of each token of added_tokens.json, where it counts.
+    added: Map<String, Value>,
 }
 
 impl Settings {
     pub(super) fn read(dir: &Path) -> Result<Self> {
-        let mut files = Vec::new();
-        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let read = |name: &str| -> Result<Map<String, Value>> {
             match std::fs::read(dir.join(name)) {
-                Ok(json) => files.push(serde_json::from_slice(&json).with_context(|| name.to_owned())?),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).context(name),
+                Ok(json) => serde_json::from_slice(&json).with_context(|| name.to_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+                Err(error) => Err(error).context(name.to_owned()),
             }
+        };
+        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
+        if config.contains_key("added_tokens_decoder") {
+            let added = Map::new();
+            let files = vec![config, map];
+            return Ok(Self { files, added });
         }
-        Ok(Self { files })
+        Ok(Self {
+            files: vec![map, config],
+            added: read("added_tokens.json")?,
+        })
     }
 
     /// The text of a special token by its role, as `bos_token`.
@@ -65,7 +77,9 @@ impl Settings {
     pub(super) fn special(&self) -> impl Iterator<Item = &str> {
         let fields = self.files.iter().flatten();
         fields.flat_map(|(role, value)| match value {
-            Value::Array(list) if role == "additional_special_tokens" => list.iter().filter_map(text).collect(),
+            Value::Array(list) if matches!(role.as_str(), "additional_special_tokens" | "extra_special_tokens") => {
+                list.iter().filter_map(text).collect()
+            }
             value if role.ends_with("_token") => text(value).into_iter().collect(),
             _ => Vec::new(),
         })
@@ -74,7 +88,8 @@ impl Settings {
     /// The tokens that were added, by id.
     ///
     /// # Errors
-    /// One that takes white space or word boundaries into account, by name.
+    /// One that takes white space or word boundaries into account, or one of added_tokens.json that is not special, which
+    /// transformers finds in normalized text, by name.
     pub(super) fn added(&self) -> Result<Vec<Added>> {
         let mut added = Vec::new();
         let tokens = self
@@ -95,6 +110,18 @@ impl Settings {
                 id: id.parse().with_context(what)?,
                 text: text.to_owned(),
                 is_special: token["special"] == Value::Bool(true),
+            });
+        }
+        for (text, id) in &self.added {
+            ensure!(
+                self.special().any(|special| special == text),
+                "`{text}` in added_tokens.json is no special token, which is not supported with tokenizer.model: push a tokenizer.json"
+            );
+            let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            added.push(Added {
+                id: id.with_context(|| format!("`{text}` in added_tokens.json has no id"))?,
+                text: text.clone(),
+                is_special: true,
             });
         }
         Ok(added)

@@ -40,10 +40,12 @@ def same(what, lines, ours, theirs):
         differing.append(what)
 
 
-def with_config(source, files, config):
+def with_config(source, files, config, beside=None):
     folder = pathlib.Path(tempfile.mkdtemp())
     for name in files:
         shutil.copy(source / name, folder)
+    for name, content in (beside or {}).items():
+        (folder / name).write_text(json.dumps(content))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
     return folder
@@ -69,11 +71,11 @@ def sentencepiece(program, folder, lines):
     same(f"{folder.name}: their text", lines, [line["text"] for line in ours], [decoder.decode(line) for line in pieces])
 
 
-def transformers(program, source, files, what, lines, configs):
+def transformers(program, source, files, what, lines, configs, beside=None):
     from transformers import AutoTokenizer
 
     for config in configs:
-        folder = with_config(source, files, config)
+        folder = with_config(source, files, config, beside)
         theirs = AutoTokenizer.from_pretrained(folder)
         ours = said(program, folder, lines)
         same(f"{what} {config}: transformers' ids", lines, [line["ids"] for line in ours], theirs(lines)["input_ids"])
@@ -106,6 +108,11 @@ def main(program, texts, models, fixtures, data=None):
     config = {"tokenizer_class": "LlamaTokenizer"}
     flags = [dict(config, add_bos_token=bos, add_eos_token=eos, legacy=False) for bos in (True, False) for eos in (True, False)]
     transformers(program, pathlib.Path(models) / "llama", ["tokenizer.model"], "llama", usual, flags)
+    # Tokens that old files add.
+    spread = [line[: len(line) // 2] + "<pad>" + line[len(line) // 2 :] + "<|end|>" for line in usual[:2000]]
+    beside = {"added_tokens.json": {"<pad>": 1500, "<|end|>": 1501}, "special_tokens_map.json": {"pad_token": "<pad>", "eos_token": "<|end|>"}}
+    old = [dict(config, add_bos_token=True, legacy=False, pad_token="</s>")]
+    transformers(program, pathlib.Path(models) / "llama", ["tokenizer.model"], "llama with old files", spread, old, beside)
     if data:
         stories = pathlib.Path(data) / "models/stories260K"
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
