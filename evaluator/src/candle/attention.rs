@@ -11,7 +11,7 @@ use candle_nn::ops::softmax_last_dim;
 use rayon::prelude::*;
 
 use super::batch::{Batch, BatchPiece, Cache, KeyValues, Source};
-use super::host;
+use super::host::{self, Narrow};
 
 /// Positions of a tile.
 const TILE: usize = 64;
@@ -44,14 +44,14 @@ struct Tile {
     end: usize,
 }
 
-/// What queries [N, heads · D] see, [N, heads · D], on the CPU. `settle` rounds weights to the dtype that is computed in.
+/// What queries [N, heads · D] see, [N, heads · D], on the CPU. Weights are rounded to `narrow`.
 pub(crate) fn on_host(
     heads: Heads,
     batch: &Batch,
     (queries, keys, values): (&[f32], &[f32], &[f32]),
     cache: &Cache,
     layer: usize,
-    settle: Option<fn(f32) -> f32>,
+    narrow: Option<Narrow>,
 ) -> Result<Vec<f32>> {
     let (width, kv_width) = (heads.n * heads.dim, heads.n_kv * heads.dim);
     let mut parts = Vec::with_capacity(batch.pieces.len());
@@ -98,7 +98,7 @@ pub(crate) fn on_host(
             n: tile.end - piece.begin,
         };
         let queries = &queries[tile.begin * width + tile.head * heads.dim..];
-        look(heads, piece, *tile, queries, &parts[tile.piece], own, scores, settle)
+        look(heads, piece, *tile, queries, &parts[tile.piece], own, scores, narrow)
     };
     let seen: Vec<Vec<f32>> = tiles.par_iter().map_init(Vec::new, compute).collect();
     let mut out = vec![0.0; queries.len()];
@@ -121,7 +121,7 @@ fn look(
     before: &[Part<'_>],
     own: Part<'_>,
     scores: &mut Vec<f32>,
-    settle: Option<fn(f32) -> f32>,
+    narrow: Option<Narrow>,
 ) -> Vec<f32> {
     let (rows, dim, kv_width) = (tile.end - tile.begin, heads.dim, heads.n_kv * heads.dim);
     let offset = tile.head / (heads.n / heads.n_kv) * dim;
@@ -142,8 +142,8 @@ fn look(
         let (row, hidden) = row.split_at_mut(visible);
         host::softmax(row);
         hidden.fill(0.0);
-        if let Some(settle) = settle {
-            row.iter_mut().for_each(|weight| *weight = settle(*weight));
+        if let Some(narrow) = narrow {
+            host::round_here(row, narrow);
         }
     }
     let mut seen = vec![0.0; rows * dim];

@@ -15,7 +15,8 @@ use candle_nn::rotary_emb::rope;
 
 use super::attention::{self, Heads};
 use super::batch::{Batch, Cache};
-use super::numbers::{self, Gated, Rotated};
+use super::host::Narrow;
+use super::numbers::{self, Gated, Rotated, Rounded};
 use crate::config::Config;
 use crate::weights::Weights;
 
@@ -171,12 +172,21 @@ impl Llama {
         })
     }
 
-    /// Rounds what a narrower dtype would have been stored as.
+    /// Rounds x, which nobody else has, to what a narrower dtype would have been stored as.
     fn settle(&self, x: Tensor) -> Result<Tensor> {
-        if self.device.is_cpu() && self.dtype != DType::F32 {
-            return Ok(x.to_dtype(self.dtype)?.to_dtype(DType::F32)?);
+        if let Some(narrow) = self.narrow() {
+            x.inplace_op1(&Rounded(narrow))?;
         }
         Ok(x)
+    }
+
+    /// What the CPU's float32 numbers are rounded to.
+    fn narrow(&self) -> Option<Narrow> {
+        match self.dtype {
+            DType::BF16 if self.device.is_cpu() => Some(Narrow::Bfloat16),
+            DType::F16 if self.device.is_cpu() => Some(Narrow::Float16),
+            _ => None,
+        }
     }
 
     /// RMSNorm, computed in float32 whatever the dtype (Zhang and Sennrich, 2019).
@@ -216,13 +226,8 @@ impl Llama {
         let keys = self.rotated(self.linear(x, &layer.k)?, heads.n_kv, angles)?;
         let values = self.linear(x, &layer.v)?;
         let seen = if self.device.is_cpu() {
-            let settle: Option<fn(f32) -> f32> = match self.dtype {
-                DType::BF16 => Some(|x| half::bf16::from_f32(x).to_f32()),
-                DType::F16 => Some(|x| half::f16::from_f32(x).to_f32()),
-                _ => None,
-            };
             let seen = numbers::read_three([&queries, &keys, &values], |[queries, keys, values]| {
-                let seen = attention::on_host(heads, batch, (queries, keys, values), cache, i, settle)?;
+                let seen = attention::on_host(heads, batch, (queries, keys, values), cache, i, self.narrow())?;
                 attention::keep_on_host(batch, cache, i, heads.n_kv * heads.dim, keys, values);
                 anyhow::Ok(seen)
             })??;
