@@ -120,6 +120,7 @@ def main():
             machine=f"{os.cpu_count()} cores of {cpu or platform.machine()}",
             torch=versions[0], transformers=versions[1],
             sizes=", ".join(map(str, sizes)),
+            limit=os.environ.get("LIMIT", "24"), generated=os.environ.get("GENERATED", "4"),
             peak=peak / 1e9, peaks=" and ".join(f"{p / 1e9:.0f}" for p in peaks),
             silence=max(row["longest_silence_s"] for row in ours.values()),
             mflops=flops / 1e6, rows="\n".join(rows), mean=mean,
@@ -132,10 +133,10 @@ def main():
 
 PAGE = """# Evaluation: how fast, beside lm-eval and beside the floor
 
-Written by `tests/bench/evaluation.sh`. {when}; {machine}; lm-eval 0.4.13 `hf` with torch {torch} and transformers {transformers} on
+Written by `LIMIT={limit} GENERATED={generated} tests/bench/evaluation.sh MODEL`. {when}; {machine}; lm-eval 0.4.13 `hf` with torch {torch} and transformers {transformers} on
 all cores in float32.
 
-SmolLM2-135M, the same task files and documents on both sides. Timed are the requests alone: with lm-eval the seconds inside of
+SmolLM2-135M, the same task files and the first {limit} documents of each ({generated} where texts are generated) on both sides. Timed are the requests alone: with lm-eval the seconds inside of
 `loglikelihood` and its like, tokenizing included; with Fineline all of a task's run, with prompts, metrics and the sample log.
 Loading and start are on neither side. lm-eval ran with batches of {sizes}; each row has its best (the size stands behind the
 seconds).
