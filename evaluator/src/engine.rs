@@ -37,6 +37,16 @@ pub struct NotFinite {
     pub request: usize,
 }
 
+/// A request that has no answer by lm-eval's rules, which refuses it too.
+#[derive(Debug, thiserror::Error)]
+#[error("request {request} {what}")]
+pub struct Unanswerable {
+    /// The request, counted from 0.
+    pub request: usize,
+    /// What is wrong with it.
+    pub what: String,
+}
+
 /// What an engine is, for a score's provenance.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -67,7 +77,7 @@ pub trait Engine: Send {
     /// The log-likelihood of each (context, continuation).
     ///
     /// # Errors
-    /// When the device or the tokenizer fails, [`NotFinite`], and what `progress` gives.
+    /// When the device or the tokenizer fails, [`NotFinite`], [`Unanswerable`], and what `progress` gives.
     fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>>;
 
     /// The log-likelihood of each whole document, read in windows of the model's length.

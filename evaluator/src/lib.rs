@@ -20,6 +20,7 @@ mod evaluation;
 mod held_lease;
 mod lent;
 pub mod memory;
+mod python;
 pub mod task;
 pub mod tokenizer;
 pub mod weights;

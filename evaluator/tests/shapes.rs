@@ -11,7 +11,7 @@ use fineline_evaluator::candle::batch::{Batch, Cache};
 use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::candle::llama::Llama;
 use fineline_evaluator::config::Config;
-use fineline_evaluator::engine::{Engine, EngineOptions, Generation, NotFinite};
+use fineline_evaluator::engine::{Engine, EngineOptions, Generation, NotFinite, Unanswerable};
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_evaluator::weights::Weights;
 use serde_json::{Value, json};
@@ -202,6 +202,55 @@ fn a_file_that_is_cut_is_refused() {
     }
 }
 
+/// A task that asks for the likeliest of the choices behind each text.
+fn choose(choices: &Value, texts: &[&str]) -> PreparedTask {
+    let yaml = json!({
+        "task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "t.jsonl"}}, "test_split": "test",
+        "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_target": 0, "doc_to_choice": choices,
+    });
+    let documents: Vec<String> = texts.iter().map(|text| json!({"q": text}).to_string()).collect();
+    let data = BTreeMap::from([("test".to_owned(), vec![documents.join("\n").into_bytes()])]);
+    PreparedTask::new(&yaml.to_string(), &data, Overrides::default()).unwrap()
+}
+
+#[test]
+fn what_has_no_log_likelihood_is_refused_and_named() {
+    let mut engine = load(&checkpoint(|_, config| config["max_position_embeddings"] = json!(8))).unwrap();
+    let mut ask = |context: &str, continuation: &str| {
+        let requests = [("a", " b"), (context, continuation)].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        engine.loglikelihood(&requests, &mut |_| Ok(()))
+    };
+    let long = |n: usize| " a".repeat(n);
+    for (context, continuation) in [("a", long(8)), (&long(20), long(1)), ("", long(1))] {
+        let answers = ask(context, &continuation).unwrap();
+        assert!(answers.iter().all(|answer| answer.log_likelihood < 0.0));
+    }
+    for (context, continuation, said) in [
+        ("a", "", "has a continuation without a token"),
+        ("a", " ", "has a continuation without a token"),
+        (" ", "b", "has a context without a token"),
+        ("a", &long(9), "has a continuation of 9 tokens, and the model reads 8"),
+    ] {
+        let error = ask(context, continuation).unwrap_err();
+        let named = error.downcast_ref::<Unanswerable>().unwrap();
+        assert_eq!((named.request, named.what.as_str()), (1, said));
+    }
+    // A task names the document.
+    let task = choose(&json!(["a", ""]), &["a", "b"]);
+    let error = format!("{:#}", task.run(&mut engine, &mut |_| Ok(())).unwrap_err());
+    assert!(error.contains("task `t`: document 0: ") && error.contains("without a token"), "{error}");
+}
+
+#[test]
+fn a_contexts_end_is_spaces_as_python_has_them() {
+    // U+001F, which Python strips and Rust does not, is this tokenizer's unknown word.
+    let mut engine = load(&checkpoint(|_, _| {})).unwrap();
+    let pairs = [("a\u{1f}", " b"), ("a", "\u{1f} b"), ("a", " b")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let answers = engine.loglikelihood(&pairs, &mut |_| Ok(())).unwrap();
+    assert_eq!(answers[0], answers[1]);
+    assert_ne!(answers[0], answers[2]);
+}
+
 #[test]
 fn numbers_that_are_none_name_the_request() {
     // The embedding of "b" alone is broken, so that only the request with it is.
@@ -221,13 +270,7 @@ fn numbers_that_are_none_name_the_request() {
     let request = |error: anyhow::Error| error.downcast_ref::<NotFinite>().map(|at| at.request);
 
     // A task names the document of the request.
-    let yaml = json!({
-        "task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "t.jsonl"}}, "test_split": "test",
-        "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_target": 0, "doc_to_choice": ["a", "a a"],
-    });
-    let documents = b"{\"q\":\"a\"}\n{\"q\":\"a b\"}\n{\"q\":\"b\"}\n".to_vec();
-    let data = BTreeMap::from([("test".to_owned(), vec![documents])]);
-    let task = PreparedTask::new(&yaml.to_string(), &data, Overrides::default()).unwrap();
+    let task = choose(&json!(["a", "a a"]), &["a", "a b", "b"]);
     let error = format!("{:#}", task.run(&mut engine, &mut |_| Ok(())).unwrap_err());
     assert!(
         error.contains("task `t`: document 1: ") && error.contains("request 2 are not finite"),

@@ -15,7 +15,7 @@ use super::llama::{Check, Llama};
 use super::numbers;
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
-use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress};
+use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress, Unanswerable};
 use crate::memory::{self, Needed};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
@@ -154,18 +154,30 @@ impl CandleEngine {
         }
     }
 
+    /// Demands what lm-eval demands of a context and a continuation, in tokens.
+    fn check_lengths(&self, request: usize, n_context: usize, n_continuation: usize) -> Result<()> {
+        let max_length = self.config.max_length;
+        let what = match (n_context, n_continuation) {
+            (0, _) => "has a context without a token".to_owned(),
+            (_, 0) => "has a continuation without a token".to_owned(),
+            (_, n) if n > max_length => {
+                format!("has a continuation of {n} tokens, and the model reads {max_length}")
+            }
+            _ => return Ok(()),
+        };
+        Err(Unanswerable { request, what }.into())
+    }
+
     /// The last `max_length + 1` tokens of context and continuation: all but the last are the input, and the
     /// continuation's are predicted.
     fn row(&self, answer: usize, context: Vec<u32>, continuation: &[u32]) -> Row {
         let mut all = context;
         all.extend(continuation);
         let begin = all.len().saturating_sub(self.config.max_length + 1);
-        let input = all[begin..all.len().max(1) - 1].to_vec();
-        let first = continuation.len().saturating_sub(input.len());
         Row {
-            targets: continuation[first..].to_vec(),
+            input: all[begin..all.len() - 1].to_vec(),
+            targets: continuation.to_vec(),
             answer,
-            input,
         }
     }
 
@@ -244,6 +256,7 @@ impl Engine for CandleEngine {
     fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>> {
         let row = |(i, (context, continuation)): (usize, &(String, String))| -> Result<Row> {
             let (context, continuation) = self.tokenizer.encode_pair(context, continuation)?;
+            self.check_lengths(i, context.len(), continuation.len())?;
             Ok(self.row(i, context, &continuation))
         };
         let rows = of_each(requests, row, progress)?;

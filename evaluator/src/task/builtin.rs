@@ -5,8 +5,8 @@ use fineline_format::task::{Builtin, Function, Role};
 use serde_json::{Map, Value};
 
 use super::language::MAX_TEXT_BYTES;
-use super::python;
 use super::template::Given;
+use crate::python;
 
 /// The built-in that a reference means, by the fields of a document.
 ///

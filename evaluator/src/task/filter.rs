@@ -6,7 +6,7 @@ use fineline_format::task::{Extraction, Filter, FilterPipeline};
 use serde_json::{Map, Value};
 
 use super::pattern::{Pattern, escaped};
-use super::python;
+use crate::python;
 
 /// A pipeline whose patterns are compiled.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use anyhow::{Result, bail, ensure};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 
-use super::python;
+use crate::python;
 
 /// The longest text that a filter or a template gives, and the longest document.
 pub(super) const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -301,6 +301,10 @@ fn write_repr(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
             }
             f.write_str("}")
         }
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => f.write_str(&python::float(number)),
+            Err(_) => fmt::Display::fmt(value, f),
+        },
         _ => fmt::Display::fmt(value, f),
     }
 }

@@ -9,7 +9,6 @@ mod metric;
 mod outcome;
 mod pattern;
 mod prompt;
-mod python;
 mod python_random;
 mod sample;
 mod sampler;
@@ -23,7 +22,7 @@ use fineline_api::TaskScore;
 use fineline_format::task::{Function, OutputType, Pool, Role, Sampler, Source, TaskFile};
 use serde_json::Value;
 
-use crate::engine::{Answer, Description, Engine, Generation, NotFinite, Progress};
+use crate::engine::{Answer, Description, Engine, Generation, NotFinite, Progress, Unanswerable};
 use filter::Pipeline;
 use outcome::{Item, Matcher};
 use prompt::Prompter;
@@ -78,7 +77,7 @@ struct Sample {
     choices: Vec<String>,
 }
 
-/// The right answer; of several any is right.
+/// The right answer; of several any is right, and of none none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
     /// Indices of choices.
@@ -255,7 +254,9 @@ impl PreparedTask {
 
     /// Names the document whose request an engine's error names.
     fn named(&self, error: anyhow::Error) -> anyhow::Error {
-        let Some(&NotFinite { request }) = error.downcast_ref() else {
+        let not_finite = error.downcast_ref().map(|&NotFinite { request }| request);
+        let unanswerable = || error.downcast_ref().map(|at: &Unanswerable| at.request);
+        let Some(request) = not_finite.or_else(unanswerable) else {
             return error;
         };
         let ends = self.samples.iter().scan(0, |end, sample| {
@@ -324,6 +325,11 @@ impl PreparedTask {
             facts.push(("fewshot_seed", sampler::SEED.to_string()));
         }
         facts.extend(self.limit.map(|limit| ("limit", limit.to_string())));
+        let has_none = |sample: &&Sample| matches!(&sample.target, Target::Choices(right) if right.is_empty());
+        let n_without = self.samples.iter().filter(has_none).count();
+        if n_without > 0 {
+            facts.push(("n_without_right_choice", n_without.to_string()));
+        }
         if !self.preparations.is_empty() {
             facts.push(("preparation", self.preparations.join(", ")));
         }

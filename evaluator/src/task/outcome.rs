@@ -5,8 +5,9 @@ use fineline_format::task::{Builtin, ExactMatch, Metric, OutputType, Role, TaskF
 use serde_json::{Value, json};
 
 use super::pattern::Pattern;
-use super::{Sample, Target, builtin, python};
+use super::{Sample, Target, builtin};
 use crate::engine::Answer;
+use crate::python;
 
 /// A sample's value of a metric, as its aggregation takes it.
 #[derive(Debug, Clone, Copy, PartialEq)]

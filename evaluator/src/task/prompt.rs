@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use fineline_format::task::{Fewshot, Metric, OutputType, TaskFile};
 use serde_json::Value;
 
 use super::sampler::Shots;
 use super::template::{Given, Templates};
-use super::{MAX_REQUEST_BYTES, Sample, Target, python};
+use super::{MAX_REQUEST_BYTES, Sample, Target};
+use crate::python;
 
 /// Makes the samples of a task, one after the other.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl<'a> Prompter<'a> {
         let ask = format!("{question}{between}{prefix}");
         match file.output_type {
             OutputType::MultipleChoice => {
-                sample.target = target_of_choices(given_target, &sample.choices)?;
+                sample.target = target_of_choices(&given_target, &sample.choices)?;
                 let n = sample.choices.len();
                 self.spend(n.saturating_mul(context.len() + ask.len()), &sample.choices)?;
                 let context = context + &ask;
@@ -129,14 +130,15 @@ impl<'a> Prompter<'a> {
 
     /// The choices stand in the contexts and the continuation is the same ("partial evaluation").
     fn contexts(&mut self, sample: &mut Sample, context: &str, question: &Given, target: Given) -> Result<()> {
-        let Given::Int(index) = *question else {
-            bail!("`doc_to_text` gives a text, where the first document's is the number of a choice");
-        };
+        ensure!(
+            matches!(question, Given::Int(_)),
+            "`doc_to_text` gives a text, where the first document's is the number of a choice"
+        );
         ensure!(
             self.file.gen_prefix.is_none(),
             "`gen_prefix` is not supported where the choices are contexts"
         );
-        sample.target = target_of_choices(Given::Int(index), &sample.choices)?;
+        sample.target = target_of_choices(question, &sample.choices)?;
         let continuation = format!("{}{}", self.file.target_delimiter, target.text("doc_to_target")?);
         let n = sample.choices.len();
         self.spend(n.saturating_mul(context.len() + continuation.len()), &sample.choices)?;
@@ -261,30 +263,51 @@ fn logged(target: &Given) -> String {
     }
 }
 
-/// The right ones of the choices: a number counts from 0, a text is one of them. lm-eval counts a document whose target is
-/// none of them as wrong; here it is refused.
-fn target_of_choices(target: Given, choices: &[String]) -> Result<Target> {
+/// The right ones of the choices: a number counts from 0, a text is one of them. What is none of them is left out, as lm-eval
+/// has it: a document without a right choice counts as wrong.
+fn target_of_choices(target: &Given, choices: &[String]) -> Result<Target> {
     let index = |value: &Given| match value {
         Given::Int(index) => usize::try_from(*index).ok().filter(|&index| index < choices.len()),
         Given::Text(text) => choices.iter().position(|choice| choice == text),
         Given::Truth(_) | Given::List(_) => None,
     };
-    let none = |value: &Given| {
-        let text: String = logged(value).chars().take(200).collect();
-        format!("target `{text}` is none of its {} choices", choices.len())
+    let Given::List(items) = target else {
+        return Ok(Target::Choices(index(target).into_iter().collect()));
     };
-    match target {
-        Given::List(items) => {
-            let given = items.into_iter().map(|item| Given::of(item).settled());
-            let indices = given.map(|value| match value {
-                Given::Int(_) => index(&value).with_context(|| none(&value)),
-                _ => bail!(
-                    "`doc_to_target` gives a list that holds {}, which is no index",
-                    logged(&value)
-                ),
-            });
-            Ok(Target::Choices(indices.collect::<Result<_>>()?))
+    let mut right = Vec::new();
+    for item in items {
+        let value = Given::of(item.clone()).settled();
+        ensure!(
+            matches!(value, Given::Int(_)),
+            "`doc_to_target` gives a list that holds {}, which is no index",
+            logged(&value)
+        );
+        right.extend(index(&value));
+    }
+    Ok(Target::Choices(right))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_none_of_the_choices_is_not_right() {
+        let choices = ["a", "b"].map(str::to_owned);
+        let right = |target: Value| match target_of_choices(&Given::of(target).settled(), &choices) {
+            Ok(Target::Choices(right)) => right,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            (right(json!(1)), right(json!("b")), right(json!(true))),
+            (vec![1], vec![1], vec![1])
+        );
+        for none in [json!(2), json!(-1), json!("c"), json!(-100)] {
+            assert_eq!(right(none), Vec::<usize>::new());
         }
-        value => Ok(Target::Choices(vec![index(&value).with_context(|| none(&value))?])),
+        assert_eq!(right(json!([0, 7])), [0]);
+        assert!(target_of_choices(&Given::List(vec![json!("a")]), &choices).is_err());
     }
 }

@@ -6,7 +6,8 @@ use fineline_format::task::{Role, Source};
 use minijinja::Environment;
 use serde_json::Value;
 
-use super::{builtin, language, python};
+use super::{builtin, language};
+use crate::python;
 
 /// What a document gives: lm-eval tells by its type what it means.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,6 +18,7 @@ use self::llama::Llama;
 use self::sentencepiece::{MAX_MODEL_BYTES, SentencePiece};
 use self::settings::Settings;
 use crate::config::Config;
+use crate::python;
 
 /// How BOS came to be there, for a score's provenance.
 pub const BOS_POLICY: &str = "tokenizer decides (lm-eval 0.4.9.2 and later)";
@@ -190,7 +191,7 @@ impl Tokenizer {
             }
             return Ok((vec![self.prefix], tokens));
         }
-        let kept = context.trim_end();
+        let kept = python::strip_end(context);
         let whole = self.encode(&format!("{context}{continuation}"))?;
         let context = self.encode(kept)?;
         let continuation = whole.get(context.len()..).unwrap_or_default().to_vec();

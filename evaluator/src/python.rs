@@ -6,29 +6,75 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 32;
 
 /// Whether Python's `str` takes a character for white space.
-pub(super) fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// `str.strip()`.
-pub(super) fn strip(text: &str) -> &str {
+pub(crate) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
+/// `str.rstrip()`.
+pub(crate) fn strip_end(text: &str) -> &str {
+    text.trim_end_matches(is_space)
+}
+
 /// `str.capitalize()`.
-pub(super) fn capitalize(text: &str) -> String {
+pub(crate) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
-        Some(first) => first
-            .to_uppercase()
-            .chain(chars.as_str().to_lowercase().chars())
-            .collect(),
+        Some(first) => title(first) + &chars.as_str().to_lowercase(),
         None => String::new(),
     }
 }
 
+/// A character in Unicode's title case, which is not upper case where a character stands for two letters, and not in Georgian.
+fn title(c: char) -> String {
+    let own = match c {
+        '\u{1c4}'..='\u{1c6}' => Some('\u{1c5}'),
+        '\u{1c7}'..='\u{1c9}' => Some('\u{1c8}'),
+        '\u{1ca}'..='\u{1cc}' => Some('\u{1cb}'),
+        '\u{1f1}'..='\u{1f3}' => Some('\u{1f2}'),
+        '\u{10d0}'..='\u{10fa}' | '\u{10fd}'..='\u{10ff}' => Some(c),
+        '\u{1f80}'..='\u{1faf}' => char::from_u32(u32::from(c) | 8),
+        '\u{1fb3}' | '\u{1fbc}' => Some('\u{1fbc}'),
+        '\u{1fc3}' | '\u{1fcc}' => Some('\u{1fcc}'),
+        '\u{1ff3}' | '\u{1ffc}' => Some('\u{1ffc}'),
+        _ => None,
+    };
+    if let Some(own) = own {
+        return own.to_string();
+    }
+    let mut upper = c.to_uppercase();
+    let first = upper.next().unwrap_or(c);
+    // What follows a letter is small; what follows a mark is that letter; a Greek iota stays below.
+    let rest = |next: char| match (first, next) {
+        ('\u{2bc}', next) => next.to_string(),
+        (_, '\u{399}') => '\u{345}'.to_string(),
+        (_, next) => next.to_lowercase().collect(),
+    };
+    let rest: String = upper.map(rest).collect();
+    format!("{first}{rest}")
+}
+
+/// `repr` of a float: the fewest digits that read back as the same, with an exponent below 1e-4 and from 1e16 on.
+pub(crate) fn float(number: f64) -> String {
+    if !number.is_finite() {
+        return number.to_string().to_lowercase();
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if number != 0.0 && !(-4..16).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", exponent.abs());
+    }
+    format!("{number:?}")
+}
+
 /// `str(value)`.
-pub(super) fn str(value: &Value) -> String {
+pub(crate) fn str(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         _ => repr(value),
@@ -36,7 +82,7 @@ pub(super) fn str(value: &Value) -> String {
 }
 
 /// `repr(value)`.
-pub(super) fn repr(value: &Value) -> String {
+pub(crate) fn repr(value: &Value) -> String {
     let mut out = String::new();
     write_repr(&mut out, value);
     out
@@ -47,7 +93,10 @@ fn write_repr(out: &mut String, value: &Value) {
         Value::Null => out.push_str("None"),
         Value::Bool(true) => out.push_str("True"),
         Value::Bool(false) => out.push_str("False"),
-        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(value) => out.push_str(&float(value)),
+            None => out.push_str(&number.to_string()),
+        },
         Value::String(text) => write_text(out, text),
         Value::Array(items) => {
             out.push('[');
@@ -71,7 +120,7 @@ fn write_repr(out: &mut String, value: &Value) {
 }
 
 /// `repr` of a text: in single quotes, unless there are only such within.
-pub(super) fn write_text(out: &mut String, text: &str) {
+pub(crate) fn write_text(out: &mut String, text: &str) {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
     } else {
@@ -106,7 +155,7 @@ fn is_printable(c: char) -> bool {
 }
 
 /// `ast.literal_eval`: texts, numbers, `True`, `False`, `None`, lists, tuples (as lists) and mappings of texts.
-pub(super) fn literal(text: &str) -> Option<Value> {
+pub(crate) fn literal(text: &str) -> Option<Value> {
     let mut reader = Reader {
         rest: text.trim_matches([' ', '\t']),
     };
@@ -306,6 +355,45 @@ mod tests {
             "{'a': [1, 2.5, True, None, 'x']}"
         );
         assert_eq!(str(&json!("x")), "x");
+    }
+
+    #[test]
+    fn floats_are_shown_as_python_shows_them() {
+        // repr(…) in Python 3.11.
+        for (number, shown) in [
+            (1e-5, "1e-05"),
+            (1.25e-7, "1.25e-07"),
+            (0.0001, "0.0001"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (-2.5e22, "-2.5e+22"),
+            (1e100, "1e+100"),
+            (0.1, "0.1"),
+            (-0.0, "-0.0"),
+            (123_456_789.125, "123456789.125"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(float(number), shown);
+            assert_eq!(repr(&json!([number])), format!("[{shown}]"));
+        }
+    }
+
+    #[test]
+    fn a_text_is_capitalized_as_python_does_it() {
+        // "…".capitalize() in Python 3.11.
+        for (text, capital) in [
+            ("hELLO wORLD", "Hello world"),
+            ("ßa", "Ssa"),
+            ("ﬁN", "Fin"),
+            ("ǆA", "ǅa"),
+            ("ŉA", "ʼNa"),
+            ("აბ", "აბ"),
+            ("ᾳa", "ᾼa"),
+            ("éA", "Éa"),
+            ("", ""),
+        ] {
+            assert_eq!(capitalize(text), capital);
+        }
     }
 
     #[test]
