@@ -101,7 +101,7 @@ pub trait Engine: Send {
 pub struct EngineOptions {
     /// The dtype of weights and activations.
     pub dtype: EvalDtype,
-    /// Tokens of a batch at most (one input may be longer).
+    /// Tokens of a batch at most; a longer input is computed in parts.
     pub max_batch_tokens: usize,
     /// Bytes of keys and values that are kept of texts in the making, at most (those of one text may be more).
     pub max_kept_bytes: usize,

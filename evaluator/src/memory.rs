@@ -1,5 +1,6 @@
 //! Whether a model fits in memory, worked out from its config before anything of it is read: with one batch, which is the least
-//! that it is ever asked for. A text longer than a batch takes more, and models that read very long ones are seldom given them.
+//! that it is ever asked for. Of a text longer than a batch more keys and values are kept, which is checked when it comes: models
+//! that read very long ones are seldom given them.
 //!
 //! What there is is the kernel's word (`MemAvailable`) or the cgroup's, whichever is less: a container's limit does not show
 //! in /proc/meminfo, and a process beyond it is killed without a word.
@@ -47,7 +48,7 @@ impl Needed {
         let largest = 2 * F32 * hidden * vocabulary.max(inner).max(heads);
         Self {
             weights: F32 * (config.n_parameters() + turned + rotary),
-            kept: 2 * F32 * size(config.n_layers) * size(config.n_kv_heads) * head_dim * n_tokens,
+            kept: size(config.kept_bytes()) * n_tokens,
             work: largest.max(rows + logits),
         }
     }
@@ -68,6 +69,23 @@ impl Needed {
         );
         Err(Error::new(ErrorKind::OutOfMemory, text).into())
     }
+}
+
+/// Checks that the keys and values of so many tokens fit in what [`Needed::check`] left.
+///
+/// # Errors
+/// With the numbers, as [`Needed::check`].
+pub(crate) fn check_kept(config: &Config, n_tokens: usize, left: u64) -> Result<()> {
+    let needed = config.kept_bytes() as u64 * n_tokens as u64;
+    if needed <= left {
+        return Ok(());
+    }
+    let (needed, left) = (gib(needed), gib(left));
+    let text = format!(
+        "a text needs {needed} GiB of memory for the keys and values of {n_tokens} tokens and {left} are left beside the model: \
+         evaluate it where there is more"
+    );
+    Err(Error::new(ErrorKind::OutOfMemory, text).into())
 }
 
 fn gib(bytes: u64) -> String {
@@ -221,6 +239,12 @@ mod tests {
         assert_eq!(
             needed.check(40 << 30).unwrap(),
             (40 << 30) - needed.weights - needed.work
+        );
+        check_kept(&config, 2048, needed.kept).unwrap();
+        let error = check_kept(&config, 4096, needed.kept).unwrap_err();
+        assert!(
+            error.to_string().contains("4.00 GiB") && error.to_string().contains("2.00 are left"),
+            "{error}"
         );
     }
 }

@@ -35,6 +35,8 @@ pub struct CandleEngine {
     pub(super) config: Config,
     pub(super) device: Device,
     pub(super) options: EngineOptions,
+    /// Bytes that the model leaves for keys and values; no bound where it is not known.
+    left_bytes: u64,
     counts: Counts,
 }
 
@@ -55,9 +57,11 @@ impl CandleEngine {
     pub fn load(dir: &Path, device: &Device, mut options: EngineOptions) -> Result<Self> {
         let json = std::fs::read(dir.join("config.json")).context("config.json")?;
         let config = Config::parse(&json)?;
+        let mut left_bytes = u64::MAX;
         if let (true, Some(available)) = (device.is_cpu(), memory::available_bytes()) {
-            let left = Needed::of(&config, &options).check(available)?;
-            options.max_kept_bytes = options.max_kept_bytes.min(usize::try_from(left).unwrap_or(usize::MAX));
+            left_bytes = Needed::of(&config, &options).check(available)?;
+            let left = usize::try_from(left_bytes).unwrap_or(usize::MAX);
+            options.max_kept_bytes = options.max_kept_bytes.min(left);
         }
         let dtype = match options.dtype {
             EvalDtype::Float32 => DType::F32,
@@ -72,6 +76,7 @@ impl CandleEngine {
             config,
             device: device.clone(),
             options,
+            left_bytes,
             counts: Counts::default(),
         })
     }
@@ -94,10 +99,13 @@ impl CandleEngine {
             n_requests: n_open.iter().filter(|&&n| n == 0).count() as u64,
             n_tokens: 0,
         };
-        let plan = Plan::new(rows);
+        let max_tokens = self.options.max_batch_tokens;
+        let plan = Plan::new(rows, max_tokens);
+        let batches = plan.batches(max_tokens);
+        self.check_kept(plan.max_kept(&batches))?;
         self.counts.n_asked += plan.n_asked;
         let mut cache = Cache::default();
-        for pieces in plan.batches(self.options.max_batch_tokens) {
+        for pieces in batches {
             let kept = plan.kept_before(pieces.end);
             let (batch, wanted) = batch(&plan, pieces, kept);
             self.check(&batch.ids)?;
@@ -143,6 +151,11 @@ impl CandleEngine {
             check()?;
         }
         Ok(all)
+    }
+
+    /// Checks that there is memory for the keys and values of so many tokens.
+    pub(super) fn check_kept(&self, n_tokens: usize) -> Result<()> {
+        memory::check_kept(&self.config, n_tokens, self.left_bytes)
     }
 
     /// Checks that the model knows all tokens.

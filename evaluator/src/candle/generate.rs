@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::batch::{Batch, Before, Cache, Key, Source};
 use super::engine::{CandleEngine, Counts, of_each};
+use super::llama::Check;
 use crate::engine::{Done, Generation, NotFinite, Progress};
 
 /// The name under which the common beginning of all prompts is kept; texts have theirs by request.
@@ -32,29 +33,29 @@ pub(super) fn generate(
 ) -> Result<Vec<String>> {
     let prompts = of_each(requests, |(_, request)| prompt(engine, request), progress)?;
     let config = &engine.config;
-    let per_token = 8 * config.n_layers * config.n_kv_heads * config.head_dim;
-    let max_kept = engine.options.max_kept_bytes / per_token;
+    let max_kept = engine.options.max_kept_bytes / config.kept_bytes();
+    let max_tokens = engine.options.max_batch_tokens.max(1);
+    let longest = prompts
+        .iter()
+        .zip(requests)
+        .map(|(prompt, request)| prompt.len() + request.max_tokens);
+    engine.check_kept(longest.max().unwrap_or(0))?;
     let mut cache = Cache::default();
     let mut done: Vec<Option<String>> = vec![None; requests.len()];
 
     let n_common = common(&prompts);
     let (mut counts, mut n_done) = (Counts::default(), 0);
-    if n_common > 0 {
-        let mut batch = Batch::default();
-        batch.push(&prompts[0][..n_common], 0, Vec::new(), Some((COMMON, n_common)));
-        engine
-            .model
-            .forward(&batch, &mut cache, &mut || progress(Done::default()))?;
-        counts.n_computed += n_common as u64;
-    }
     let before_all = |own: Option<(Key, usize)>| -> Vec<Before> {
         let common = (n_common > 0).then_some((COMMON, n_common));
-        let before = common.into_iter().chain(own).map(|(key, n_tokens)| Before {
-            source: Source::Kept(key),
-            n_tokens,
-        });
-        before.collect()
+        common.into_iter().chain(own).map(kept).collect()
     };
+
+    let shared = prompts.first().map_or(&[][..], |first| &first[..n_common]);
+    let before = |n_read: usize| (n_read > 0).then(|| kept((COMMON, n_read))).into_iter().collect();
+    read(engine, shared, 0, COMMON, &mut cache, &before, &mut || {
+        progress(Done::default())
+    })?;
+    counts.n_computed += n_common as u64;
 
     let (mut open, mut next, mut n_reserved): (Vec<Text>, usize, usize) = (Vec::new(), 0, 0);
     let reserved = |request: usize| prompts[request].len() - n_common + requests[request].max_tokens;
@@ -74,14 +75,22 @@ pub(super) fn generate(
             if !(fits || open.is_empty() && batch.ids.is_empty()) {
                 break;
             }
-            let first = batch.push(own, n_common, before_all(None), Some((next, own.len())));
+            // What does not fit into a batch is read before.
+            let (ahead, own) = own.split_at(own.len().saturating_sub(max_tokens));
+            let n_ahead = ahead.len();
+            let before = |n_read: usize| before_all((n_read > 0).then_some((next, n_read)));
+            read(engine, ahead, n_common, next, &mut cache, &before, &mut || {
+                progress(said(n_done, counts))
+            })?;
+            counts.n_computed += n_ahead as u64;
+            let first = batch.push(own, n_common + n_ahead, before(n_ahead), Some((next, own.len())));
             rows.push((first + own.len() - 1) as u32);
             counts.n_asked += prompts[next].len() as u64;
             n_reserved += reserved(next);
             open.push(Text {
                 request: next,
                 tokens: Vec::new(),
-                n_prompt: own.len(),
+                n_prompt: n_ahead + own.len(),
             });
             next += 1;
         }
@@ -106,6 +115,35 @@ pub(super) fn generate(
     engine.count(counts);
     let text = |text: Option<String>| text.context("every text has an end");
     done.into_iter().map(text).collect()
+}
+
+/// What is kept of a text.
+fn kept((key, n_tokens): (Key, usize)) -> Before {
+    Before {
+        source: Source::Kept(key),
+        n_tokens,
+    }
+}
+
+/// Reads tokens in parts of at most a batch and keeps them under `key`, the first standing at `position`; `before` says what
+/// stands before them when so many are read.
+fn read(
+    engine: &CandleEngine,
+    tokens: &[u32],
+    position: usize,
+    key: Key,
+    cache: &mut Cache,
+    before: &dyn Fn(usize) -> Vec<Before>,
+    check: Check<'_>,
+) -> Result<()> {
+    let mut n_read = 0;
+    for part in tokens.chunks(engine.options.max_batch_tokens.max(1)) {
+        let mut batch = Batch::default();
+        batch.push(part, position + n_read, before(n_read), Some((key, part.len())));
+        engine.model.forward(&batch, cache, check)?;
+        n_read += part.len();
+    }
+    Ok(())
 }
 
 fn said(n_requests: u64, counts: Counts) -> Done {

@@ -1,15 +1,16 @@
 //! What has to be computed of many inputs: a beginning that several share is computed once.
 //!
 //! Inputs are sorted, so that one which begins as another does stands beside it. Of each only what follows the common
-//! beginning becomes a [`Piece`], whose positions look back at the pieces that hold the beginning. All requests of a task
-//! are planned at once: choices share their context, and documents their shots.
+//! beginning becomes a [`Piece`], whose positions look back at the pieces that hold the beginning; what is longer than a batch
+//! becomes several, each behind the one before. All requests of a task are planned at once: choices share their context, and
+//! documents their shots.
 //!
 //! **Invariant:** a piece looks back only at earlier pieces, and of those of earlier batches only at what the first piece of
 //! its own batch looks back at: that is all that has to be kept between batches.
 
 use std::ops::Range;
 
-/// The shortest beginning that is worth a piece of its own: below it a few tokens computed again cost less.
+/// The shortest beginning of a piece that is worth being looked back at: below it a few tokens computed again cost less.
 const MIN_SHARED: usize = 8;
 
 /// An input and the tokens that its last positions are to predict.
@@ -59,7 +60,8 @@ struct Held {
 }
 
 impl Plan {
-    pub(crate) fn new(mut rows: Vec<Row>) -> Self {
+    /// A plan in batches of at most `max_tokens` tokens.
+    pub(crate) fn new(mut rows: Vec<Row>, max_tokens: usize) -> Self {
         rows.sort_by(|a, b| a.input.cmp(&b.input).then(a.answer.cmp(&b.answer)));
         let mut plan = Self::default();
         let mut held: Vec<Held> = Vec::new();
@@ -68,7 +70,7 @@ impl Plan {
             if row.input != previous || held.is_empty() {
                 let common = previous.iter().zip(&row.input).take_while(|(a, b)| a == b).count();
                 forget(&mut held, common);
-                plan.add(&mut held, &row.input);
+                plan.add(&mut held, &row.input, max_tokens.max(1));
             }
             previous = &row.input;
             plan.want(&held, row);
@@ -79,20 +81,24 @@ impl Plan {
         plan
     }
 
-    /// Makes what `held` lacks of an input a piece.
-    fn add(&mut self, held: &mut Vec<Held>, input: &[u32]) {
-        let begin = held.last().map_or(0, |last| last.positions.end);
-        held.push(Held {
-            piece: self.pieces.len(),
-            positions: begin..input.len(),
-        });
-        let before = held[..held.len() - 1].iter();
-        self.pieces.push(Piece {
-            tokens: input[begin..].to_vec(),
-            position: begin,
-            before: before.map(|held| (held.piece, held.positions.len())).collect(),
-            wanted: Vec::new(),
-        });
+    /// Makes what `held` lacks of an input a piece, or several.
+    fn add(&mut self, held: &mut Vec<Held>, input: &[u32], max_tokens: usize) {
+        let mut begin = held.last().map_or(0, |last| last.positions.end);
+        for tokens in input[begin..].chunks(max_tokens) {
+            let before = held.iter().map(|held| (held.piece, held.positions.len())).collect();
+            let end = begin + tokens.len();
+            held.push(Held {
+                piece: self.pieces.len(),
+                positions: begin..end,
+            });
+            self.pieces.push(Piece {
+                tokens: tokens.to_vec(),
+                position: begin,
+                before,
+                wanted: Vec::new(),
+            });
+            begin = end;
+        }
         self.n_asked += input.len() as u64;
     }
 
@@ -110,7 +116,7 @@ impl Plan {
         }
     }
 
-    /// The pieces of each batch: of at most so many tokens, unless one alone has more.
+    /// The pieces of each batch: of at most so many tokens, with which the plan was made.
     pub(crate) fn batches(&self, max_tokens: usize) -> Vec<Range<usize>> {
         let mut batches: Vec<Range<usize>> = Vec::new();
         let mut n_tokens = 0;
@@ -125,6 +131,12 @@ impl Plan {
             }
         }
         batches
+    }
+
+    /// The most tokens whose keys and values are kept between two batches.
+    pub(crate) fn max_kept(&self, batches: &[Range<usize>]) -> usize {
+        let kept = |batch: &Range<usize>| self.kept_before(batch.end).iter().map(|(_, n)| n).sum();
+        batches.iter().map(kept).max().unwrap_or(0)
     }
 
     /// What has to outlive the batch that ends before a piece: pieces, and how many of their first tokens.
@@ -176,11 +188,18 @@ mod tests {
     fn choices_of_a_context_share_it_and_one_of_one_token_costs_nothing() {
         let context: Vec<u32> = (0..20).collect();
         let longer: Vec<u32> = context.iter().copied().chain([7, 8]).collect();
-        let plan = Plan::new(vec![row(0, &longer, 3), row(1, &context, 1), row(2, &context, 1)]);
+        let rows = || vec![row(0, &longer, 3), row(1, &context, 1), row(2, &context, 1)];
+        let plan = Plan::new(rows(), 64);
         assert_eq!((plan.n_asked, n_computed(&plan)), (42, 22));
         assert_eq!(plan.pieces[1].before, [(0, 20)]);
         let wanted: Vec<_> = plan.pieces[0].wanted.iter().map(|w| (w.at, w.answer)).collect();
         assert_eq!(wanted, [(19, 1), (19, 2), (19, 0)]);
+        // What is longer than a batch is computed in parts.
+        let plan = Plan::new(rows(), 9);
+        let sizes: Vec<_> = plan.pieces.iter().map(|piece| piece.tokens.len()).collect();
+        assert_eq!(sizes, [9, 9, 2, 4], "two tokens are not worth being looked back at");
+        assert_eq!(plan.pieces[3].before, [(0, 9), (1, 9)]);
+        assert_eq!(plan.max_kept(&plan.batches(9)), 18);
     }
 
     proptest! {
@@ -197,7 +216,7 @@ mod tests {
                 .map(|(i, (bits, n))| row(i, &spread(bits), *n))
                 .map(|row| Row { targets: row.targets[..row.targets.len().min(row.input.len())].to_vec(), ..row })
                 .collect();
-            let plan = Plan::new(rows.clone());
+            let plan = Plan::new(rows.clone(), max_tokens);
 
             let mut found = Vec::new();
             for (i, piece) in plan.pieces.iter().enumerate() {
@@ -230,7 +249,7 @@ mod tests {
                     }
                 }
                 let n_tokens: usize = plan.pieces[batch.clone()].iter().map(|piece| piece.tokens.len()).sum();
-                prop_assert!(n_tokens <= max_tokens || batch.len() == 1);
+                prop_assert!(n_tokens <= max_tokens);
             }
             prop_assert_eq!(next, plan.pieces.len());
         }

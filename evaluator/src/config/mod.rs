@@ -166,6 +166,11 @@ impl Config {
         })
     }
 
+    /// Bytes of a token's keys and values of all layers, in float32.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        2 * size_of::<f32>() * self.n_layers * self.n_kv_heads * self.head_dim
+    }
+
     /// Parameters of the model.
     pub fn n_parameters(&self) -> u64 {
         let (h, d) = (self.hidden_size, self.head_dim);
