@@ -70,6 +70,7 @@ impl Engine for Fake {
             max_length: 1,
             bos_policy: "none".to_owned(),
             dtype: EvalDtype::Float32,
+            computed_in: EvalDtype::Float32,
             n_parameters: 0,
         }
     }

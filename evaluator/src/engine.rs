@@ -54,8 +54,10 @@ pub struct Description {
     pub max_length: usize,
     /// How BOS came to be there.
     pub bos_policy: String,
-    /// The dtype that it computes in.
+    /// The dtype of its weights.
     pub dtype: EvalDtype,
+    /// The dtype that it computes in.
+    pub computed_in: EvalDtype,
     /// Parameters of the model.
     pub n_parameters: u64,
 }
@@ -99,7 +101,7 @@ pub trait Engine: Send {
 /// How a model is computed.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// The dtype of weights and activations.
+    /// The dtype of the weights, and of activations where the device computes in it.
     pub dtype: EvalDtype,
     /// Tokens of a batch at most; a longer input is computed in parts.
     pub max_batch_tokens: usize,

@@ -42,8 +42,7 @@ impl Needed {
         let rotary = size(config.max_length) * head_dim;
         let n_tokens = size(options.max_batch_tokens.min(config.max_length));
         let rows = n_tokens * F32 * (6 * hidden + 3 * inner + 4 * heads);
-        // As float32 and, in a narrower dtype, as that and rounded again.
-        let logits = 2 * F32 * (n_tokens * vocabulary).min(vocabulary.max(size(LOGITS)));
+        let logits = F32 * (n_tokens * vocabulary).min(vocabulary.max(size(LOGITS)));
         // Read and turned: two copies beside the one that stays.
         let largest = 2 * F32 * hidden * vocabulary.max(inner).max(heads);
         Self {

@@ -58,6 +58,7 @@ impl Engine for Replay {
             max_length: 1,
             bos_policy: "none".to_owned(),
             dtype: EvalDtype::Float32,
+            computed_in: EvalDtype::Float32,
             n_parameters: 0,
         }
     }

@@ -238,7 +238,10 @@ fn what_has_no_log_likelihood_is_refused_and_named() {
     // A task names the document.
     let task = choose(&json!(["a", ""]), &["a", "b"]);
     let error = format!("{:#}", task.run(&mut engine, &mut |_| Ok(())).unwrap_err());
-    assert!(error.contains("task `t`: document 0: ") && error.contains("without a token"), "{error}");
+    assert!(
+        error.contains("task `t`: document 0: ") && error.contains("without a token"),
+        "{error}"
+    );
 }
 
 #[test]

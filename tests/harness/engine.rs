@@ -56,6 +56,7 @@ impl Engine for FakeEngine {
             max_length: 64,
             bos_policy: "none".to_owned(),
             dtype: EvalDtype::Float32,
+            computed_in: EvalDtype::Float32,
             n_parameters: 0,
         }
     }

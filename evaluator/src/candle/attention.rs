@@ -11,7 +11,7 @@ use candle_nn::ops::softmax_last_dim;
 use rayon::prelude::*;
 
 use super::batch::{Batch, BatchPiece, Cache, KeyValues, Source};
-use super::host::{self, Narrow};
+use super::host;
 
 /// Positions of a tile.
 const TILE: usize = 64;
@@ -44,14 +44,13 @@ struct Tile {
     end: usize,
 }
 
-/// What queries [N, heads · D] see, [N, heads · D], on the CPU. Weights are rounded to `narrow`.
+/// What queries [N, heads · D] see, [N, heads · D], on the CPU.
 pub(crate) fn on_host(
     heads: Heads,
     batch: &Batch,
     (queries, keys, values): (&[f32], &[f32], &[f32]),
     cache: &Cache,
     layer: usize,
-    narrow: Option<Narrow>,
 ) -> Result<Vec<f32>> {
     let (width, kv_width) = (heads.n * heads.dim, heads.n_kv * heads.dim);
     let mut parts = Vec::with_capacity(batch.pieces.len());
@@ -98,7 +97,7 @@ pub(crate) fn on_host(
             n: tile.end - piece.begin,
         };
         let queries = &queries[tile.begin * width + tile.head * heads.dim..];
-        look(heads, piece, *tile, queries, &parts[tile.piece], own, scores, narrow)
+        look(heads, piece, *tile, queries, &parts[tile.piece], own, scores)
     };
     let seen: Vec<Vec<f32>> = tiles.par_iter().map_init(Vec::new, compute).collect();
     let mut out = vec![0.0; queries.len()];
@@ -112,7 +111,6 @@ pub(crate) fn on_host(
 }
 
 /// What the rows of a tile see: [rows, D].
-#[expect(clippy::too_many_arguments, reason = "what one tile is made of, named")]
 fn look(
     heads: Heads,
     piece: &BatchPiece,
@@ -121,7 +119,6 @@ fn look(
     before: &[Part<'_>],
     own: Part<'_>,
     scores: &mut Vec<f32>,
-    narrow: Option<Narrow>,
 ) -> Vec<f32> {
     let (rows, dim, kv_width) = (tile.end - tile.begin, heads.dim, heads.n_kv * heads.dim);
     let offset = tile.head / (heads.n / heads.n_kv) * dim;
@@ -142,9 +139,6 @@ fn look(
         let (row, hidden) = row.split_at_mut(visible);
         host::softmax(row);
         hidden.fill(0.0);
-        if let Some(narrow) = narrow {
-            host::round_here(row, narrow);
-        }
     }
     let mut seen = vec![0.0; rows * dim];
     let mut at = 0;
@@ -388,7 +382,7 @@ mod tests {
         });
 
         let ours = (&host(&queries)[..], &host(&keys)[..], &host(&values)[..]);
-        let ours = super::on_host(heads, &batch, ours, &on_host, 0, None).unwrap();
+        let ours = super::on_host(heads, &batch, ours, &on_host, 0).unwrap();
         let theirs = super::on_device(heads, &batch, (&queries, &keys, &values), &on_device, 0).unwrap();
 
         let worst = ours

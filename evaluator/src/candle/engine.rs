@@ -297,6 +297,10 @@ impl Engine for CandleEngine {
             max_length: self.config.max_length,
             bos_policy: BOS_POLICY.to_owned(),
             dtype: self.options.dtype,
+            computed_in: match self.device.is_cpu() {
+                true => EvalDtype::Float32,
+                false => self.options.dtype,
+            },
             n_parameters: self.config.n_parameters(),
         }
     }

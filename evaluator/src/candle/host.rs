@@ -99,37 +99,6 @@ fn position(values: &[f32], wanted: f32) -> usize {
         .map_or(0, |at| n_before + at)
 }
 
-/// A dtype that is narrower than float32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Narrow {
-    Bfloat16,
-    Float16,
-}
-
-/// Rounds numbers to what a narrower dtype would store.
-pub(crate) fn round(numbers: &mut [f32], to: Narrow) {
-    numbers.par_chunks_mut(4096).for_each(|part| round_here(part, to));
-}
-
-/// The same on the thread that calls.
-pub(crate) fn round_here(numbers: &mut [f32], to: Narrow) {
-    match to {
-        Narrow::Bfloat16 => Arch::new().dispatch(
-            #[inline(always)]
-            || numbers.iter_mut().for_each(|x| *x = bfloat16(*x)),
-        ),
-        Narrow::Float16 => numbers.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32()),
-    }
-}
-
-/// To the nearest bfloat16, of two the even one. NaN stays NaN.
-#[inline(always)]
-fn bfloat16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-    if x.is_nan() { x } else { f32::from_bits(rounded) }
-}
-
 /// silu(gate) · up in place of the gate, silu(x) = x / (1 + e^-x) (Shazeer, 2020).
 pub(crate) fn gated(gate: &mut [f32], up: &[f32]) {
     let blocks = gate.par_chunks_mut(4096).zip(up.par_chunks(4096));
@@ -223,40 +192,6 @@ mod tests {
         assert!(worst < 2.5e-7, "{worst}");
         assert_eq!((exp(0.0), exp(-1e9), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
         assert!(exp(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn numbers_are_rounded_as_half_rounds_them() {
-        let mut numbers: Vec<f32> = (0..100_000_u32)
-            .map(|i| f32::from_bits(i.wrapping_mul(42_949)))
-            .collect();
-        numbers.extend([
-            f32::MAX,
-            -f32::MAX,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-            1.0 + 1.0 / 256.0,
-            -0.0,
-        ]);
-        for (narrow, by_half) in [
-            (
-                Narrow::Bfloat16,
-                (|x| half::bf16::from_f32(x).to_f32()) as fn(f32) -> f32,
-            ),
-            (Narrow::Float16, |x| half::f16::from_f32(x).to_f32()),
-        ] {
-            let mut ours = numbers.clone();
-            round(&mut ours, narrow);
-            let theirs = numbers.iter().map(|&x| by_half(x));
-            assert!(
-                ours.iter()
-                    .zip(theirs)
-                    .all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
-            );
-        }
-        let mut none = [f32::NAN];
-        round(&mut none, Narrow::Bfloat16);
-        assert!(none[0].is_nan());
     }
 
     #[test]

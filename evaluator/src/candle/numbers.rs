@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, Error, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
 
-use super::host::{self, Narrow};
+use super::host;
 
 /// Reads a float32 tensor's numbers, row by row, where they lie.
 ///
@@ -81,20 +81,6 @@ impl InplaceOp3 for Rotated {
         let width = layout.dims().last().copied().unwrap_or_default();
         let (cos, sin) = (numbers(cos, cos_layout)?, numbers(sin, sin_layout)?);
         host::rotate(numbers_mut(x, layout)?, width, self.head_dim, cos, sin);
-        Ok(())
-    }
-}
-
-/// [`host::round`].
-pub(crate) struct Rounded(pub(crate) Narrow);
-
-impl InplaceOp1 for Rounded {
-    fn name(&self) -> &'static str {
-        "rounded"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        host::round(numbers_mut(x, layout)?, self.0);
         Ok(())
     }
 }

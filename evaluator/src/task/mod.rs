@@ -314,6 +314,7 @@ impl PreparedTask {
             ("task_version", self.file.version.clone()),
             ("n_documents", self.n_documents.to_string()),
             ("dtype", engine.dtype.to_string()),
+            ("computed_in", engine.computed_in.to_string()),
             ("bos_policy", engine.bos_policy.clone()),
             ("max_length", engine.max_length.to_string()),
             ("n_parameters", engine.n_parameters.to_string()),
