@@ -81,8 +81,8 @@ def containers(program, config, ids):
             near(f"three {end} with buffers, {name}", said(program, many, ids), theirs)
 
 
-def longest_inputs(reference):
-    """lm-eval takes the longest input from the config, which for a LLaMA always says it."""
+def longest_inputs(program, reference):
+    """The longest input that lm-eval takes from a config is the longest that the program takes."""
     from lm_eval.models.utils import resolve_max_length
     from transformers import AutoConfig
 
@@ -90,15 +90,23 @@ def longest_inputs(reference):
         model_max_length = 77
 
     fields = reference["shapes"][0]["config"]
+    weights = {name: tensor.contiguous().clone() for name, tensor in shapes.model(fields).state_dict().items()}
     without = {key: value for key, value in fields.items() if key != "max_position_embeddings" and not key.startswith("rope")}
     for what, config, expected in (
         ("max_position_embeddings", fields, 128),
         ("a config that does not say", without, 2048),
         ("n_positions", dict(fields, n_positions=64), 64),
     ):
-        found = resolve_max_length(AutoConfig.from_pretrained(folder(config)), Tokenizer())
-        print(f"  {'ok   ' if found == expected else 'SHORT'} longest input, {what}: {found}")
-        short.extend([] if found == expected else [what])
+        made = folder(config)
+        found = resolve_max_length(AutoConfig.from_pretrained(made), Tokenizer())
+        save_file(weights, made / "model.safetensors", {"format": "pt"})
+        longest = len(said(program, made, [3] * found)) == found
+        longer = subprocess.run([program, made, *["3"] * (found + 1)], capture_output=True, text=True)
+        refused = longer.returncode != 0 and f"beyond the model's {found} tokens" in longer.stderr
+        good = found == expected and longest and refused
+        print(f"  {'ok   ' if good else 'SHORT'} longest input, {what}: lm-eval's is {found}; ours {'takes it' if longest else 'does not'}, "
+              f"and one more is {'refused' if refused else 'not: ' + longer.stderr}")
+        short.extend([] if good else [what])
 
 
 def main(program, reference):
@@ -113,7 +121,7 @@ def main(program, reference):
         near(f"{shape['name']} in transformers' own names", said(program, made, ids), again)
     config = dict(shapes.BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2)
     containers(program, config, ids)
-    longest_inputs(reference)
+    longest_inputs(program, reference)
     print(f"{len(short)} comparisons fell short")
     return bool(short)
 

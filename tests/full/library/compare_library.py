@@ -174,6 +174,9 @@ def compare_groups(differ, groups, ours, theirs):
 
 
 def main(program, data, *only):
+    unknown = set(only) - {task for task, _, _ in CASES}
+    if unknown:
+        sys.exit(f"{', '.join(sorted(unknown))}: no such case; there are {', '.join(sorted({task for task, _, _ in CASES}))}")
     sets = documents.real(pathlib.Path(data))
     differ = Differences()
     totals = dict(tasks=set(), documents=0, requests=0, scores=0, groups=0)
@@ -214,7 +217,7 @@ def main(program, data, *only):
         totals["groups"] += len(ours["groups"])
     print(f"library: {len(totals['tasks'])} tasks, {totals['documents']} documents, {totals['requests']} requests, "
           f"{totals['scores']} scores and {totals['groups']} groups compared with lm-eval's, {differ.n} differences")
-    return 1 if differ.n else 0
+    return 1 if differ.n or not totals["scores"] else 0
 
 
 if __name__ == "__main__":

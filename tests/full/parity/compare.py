@@ -20,10 +20,10 @@ MODULES = {
 # gsm8k's texts are long and its answers seldom right: fewer and shorter ones. Lambada's last words are seldom greedy: more.
 N_GENERATED = 3
 N_LAMBADA = 60
-MAX_GEN_TOKS = {"reference": 64, "smollm2": 32}
+MAX_GEN_TOKS = {"reference": 64, "smollm2": 32, "bfloat16": 32}
 # On which decisions in bfloat16 are counted, and on how many documents each.
 BFLOAT16 = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "openbookqa", "copa", "boolq"]
-N_BFLOAT16 = 30
+N_BFLOAT16 = 80
 
 
 class Parity:
@@ -108,15 +108,16 @@ class Parity:
         self.short += [f"{what}: {breach}" for breach in said["breaches"]]
 
     def references(self):
-        tasks = self.tasks("reference")
+        tasks = {task_of(path): path for path in self.tasks("reference").values()}
         for reference, model in MODELS.items():
             logs = self.data / "lm_eval/reference" / reference
             wanted = []
-            for name, path in tasks.items():
-                log = logs / f"samples_{task_of(path)}.jsonl"
-                if log.is_file():
-                    documents = {json.loads(line)["doc_id"] for line in log.open(encoding="utf-8")}
-                    wanted.append((path, len(documents), SHOTS.get(name)))
+            for file in sorted(logs.glob("results_*.json")):
+                # A log that is missing is a sample on one side alone.
+                for task, n in json.loads(file.read_text(encoding="utf-8"))["n-samples"].items():
+                    wanted.append((tasks[task], n["effective"], SHOTS.get(tasks[task].stem)))
+            if not wanted:
+                self.short.append(f"{reference}: there are no results of lm-eval's in {logs}")
             out = self.ours(self.data / model, "float32", wanted, self.work / "ours" / reference)
             self.judge(reference, logs, out, len(wanted))
 
@@ -132,17 +133,18 @@ class Parity:
         if not 0 < n_greedy < len(flags):
             self.short.append("lambada's greedy flag has one value alone")
 
+    def in_bfloat16(self):
+        """As many decisions are lm-eval's in bfloat16 as lm-eval's own in bfloat16 are its own in float32."""
+        tasks = self.tasks("bfloat16")
         wanted = [(tasks[name], N_BFLOAT16, None) for name in BFLOAT16]
-        theirs = self.theirs(self.smollm2, "float32", wanted, self.work / "theirs-float32")
-        theirs16 = self.theirs(self.smollm2, "bfloat16", wanted, self.work / "theirs-bfloat16")
-        ours16 = self.ours(self.smollm2, "bfloat16", wanted, self.work / "ours/smollm2-bfloat16")
-        own, other = self.rate(theirs, theirs16), self.rate(theirs16, ours16)
-        print(f"== bfloat16: {other[0]} of {other[1]} of our decisions are lm-eval's in bfloat16; of lm-eval's own in bfloat16 {own[0]} of "
-              f"{own[1]} are those in float32")
-        # Both are samples: what they differ by is chance up to twice its standard error.
-        n_unequal, n_own = other[1] - other[0], own[1] - own[0]
-        if other[1] != own[1] or n_unequal > n_own + 2 * (n_unequal + n_own) ** 0.5:
-            self.short.append("bfloat16: fewer decisions are equal than between lm-eval's own two, beyond chance")
+        for what, model in {"SmolLM2-135M": self.smollm2, "stories260K": self.data / MODELS["stories260K"]}.items():
+            work = self.work / f"bfloat16-{what}"
+            theirs, theirs16 = (self.theirs(model, dtype, wanted, work / dtype) for dtype in ("float32", "bfloat16"))
+            own, other = self.rate(theirs, theirs16), self.rate(theirs16, self.ours(model, "bfloat16", wanted, work / "ours"))
+            print(f"== bfloat16, {what}: {other[0]} of {other[1]} of our decisions are lm-eval's in bfloat16; of lm-eval's own in bfloat16 "
+                  f"{own[0]} of {own[1]} are those in float32")
+            if other[1] != own[1] or own[1] == 0 or other[0] < own[0]:
+                self.short.append(f"bfloat16, {what}: fewer decisions are equal than between lm-eval's own two")
 
     def rate(self, a, b):
         """(equal decisions, decisions)"""
@@ -164,6 +166,7 @@ def main():
     parity = Parity(programs, smollm2, data, work, int(sys.argv[5]))
     parity.references()
     parity.on_smollm2()
+    parity.in_bfloat16()
     for short in parity.short:
         print(f"SHORT {short}")
     print(f"{len(parity.short)} comparisons fell short")
