@@ -6,7 +6,7 @@
 //! **Invariant:** a checkpoint's folder is written, read and taken away only under its lock; all folders together are counted with
 //! the whole sizes of their checkpoints from before the first byte on, and stay within the budget.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -32,6 +32,16 @@ pub(crate) struct Held {
     _lock: File,
 }
 
+/// What a wish for a checkpoint's folder came to.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    Held(Held),
+    /// Another has it.
+    InUse,
+    /// It is larger than the budget, or the others are in use.
+    NoRoom,
+}
+
 /// A checkpoint that is there, whole or not.
 struct Kept {
     dir: PathBuf,
@@ -48,27 +58,30 @@ impl Cache {
         Ok(Self { dir, max_bytes })
     }
 
-    /// The folder for a checkpoint of so many bytes, once nobody else uses it and those that were not used for the longest have
-    /// made room; `None` where they can't: it is larger than the budget, or the others are in use. Blocking.
+    /// The folder for a checkpoint of so many bytes, once those that were not used for the longest have made room. Blocking.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn hold(&self, digest: Digest, size_bytes: u64) -> Result<Option<Held>> {
+    pub(crate) fn hold(&self, digest: Digest, size_bytes: u64) -> Result<Hold> {
         let dir = self.dir.join(digest.to_hex());
         let failed = || format!("cache `{}`", self.dir.display());
         let mut lock = lock_file(&with_suffix(&dir)).with_context(failed)?;
-        lock.lock().with_context(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Hold::InUse),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+        }
         let budget = lock_file(&self.dir.join(BUDGET_LOCK)).with_context(failed)?;
         budget.lock().with_context(failed)?;
         if !self.make_room(&dir, size_bytes).with_context(failed)? {
-            return Ok(None);
+            return Ok(Hold::NoRoom);
         }
         // The size counts before the folder is there.
         lock.set_len(0).with_context(failed)?;
         lock.rewind().with_context(failed)?;
         lock.write_all(size_bytes.to_string().as_bytes()).with_context(failed)?;
         std::fs::create_dir_all(&dir).with_context(failed)?;
-        Ok(Some(Held { dir, _lock: lock }))
+        Ok(Hold::Held(Held { dir, _lock: lock }))
     }
 
     /// Takes others away until there is room for so many bytes in `dir`; whether there is.
@@ -157,9 +170,16 @@ mod tests {
         Digest::of(&[n])
     }
 
+    fn held(cache: &Cache, n: u8, size_bytes: u64) -> Held {
+        match cache.hold(digest(n), size_bytes).unwrap() {
+            Hold::Held(held) => held,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Holds a checkpoint, writes its file and lets it go.
     fn keep(cache: &Cache, n: u8, size_bytes: u64) {
-        let held = cache.hold(digest(n), size_bytes).unwrap().unwrap();
+        let held = held(cache, n, size_bytes);
         std::fs::write(held.dir.join("model.safetensors"), vec![n; 10]).unwrap();
     }
 
@@ -180,13 +200,17 @@ mod tests {
         keep(&cache, 4, 40);
         assert_eq!([1, 2, 3, 4].map(|n| is_there(&cache, n)), [true, false, true, true]);
         // Two are in use, of which a second process does not take either.
-        let held = [1, 3].map(|n| cache.hold(digest(n), 30).unwrap().unwrap());
+        let in_use = [1, 3].map(|n| held(&cache, n, 30));
         let another = Cache::open(dir.path(), 100).unwrap();
-        assert!(another.hold(digest(5), 50).unwrap().is_none());
-        assert!(another.hold(digest(6), 40).unwrap().is_some());
+        assert!(matches!(another.hold(digest(1), 30).unwrap(), Hold::InUse));
+        assert!(matches!(another.hold(digest(5), 50).unwrap(), Hold::NoRoom));
+        assert!(matches!(another.hold(digest(6), 40).unwrap(), Hold::Held(_)));
         assert_eq!([1, 3, 4].map(|n| is_there(&cache, n)), [true, true, false]);
-        drop(held);
-        assert!(cache.hold(digest(7), 101).unwrap().is_none(), "larger than the budget");
+        drop(in_use);
+        assert!(
+            matches!(cache.hold(digest(7), 101).unwrap(), Hold::NoRoom),
+            "larger than the budget"
+        );
         assert_eq!(
             [1, 3].map(|n| is_there(&cache, n)),
             [true, true],
@@ -199,11 +223,11 @@ mod tests {
     fn what_a_crash_left_counts_and_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), 100).unwrap();
-        let held = cache.hold(digest(1), 60).unwrap().unwrap();
-        std::fs::write(held.dir.join("model.safetensors.fineline-partial"), b"half").unwrap();
-        drop(held);
+        let first = held(&cache, 1, 60);
+        std::fs::write(first.dir.join("model.safetensors.fineline-partial"), b"half").unwrap();
+        drop(first);
         let cache = Cache::open(dir.path(), 100).unwrap();
-        let again = cache.hold(digest(1), 60).unwrap().unwrap();
+        let again = held(&cache, 1, 60);
         assert!(again.dir.join("model.safetensors.fineline-partial").exists());
         drop(again);
         assert_eq!(
@@ -217,11 +241,7 @@ mod tests {
     #[test]
     fn files_are_shown_where_others_may_stand_beside_them() {
         let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let held = Cache::open(dir.path(), 100)
-            .unwrap()
-            .hold(digest(1), 10)
-            .unwrap()
-            .unwrap();
+        let held = held(&Cache::open(dir.path(), 100).unwrap(), 1, 10);
         std::fs::create_dir(held.dir.join("sub")).unwrap();
         for name in ["a", "sub/b"] {
             std::fs::write(held.dir.join(name), name).unwrap();

@@ -2,13 +2,14 @@
 //!
 //! **Invariant:** it is renewed until it is lost, let go or dropped, and never behind that.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fineline_api::{Lease, Progress};
+use fineline_api::Lease;
 use fineline_client::{Client, Error};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use crate::status::SharedStatus;
 
 /// How long a worker at work says nothing, at most.
 const LONGEST_SILENCE: Duration = Duration::from_secs(5);
@@ -18,31 +19,37 @@ pub(crate) struct HeldLease {
     pub(crate) lease: Lease,
     /// Speaks under the lease.
     pub(crate) client: Client,
-    /// What each renewal says.
-    pub(crate) progress: Arc<Mutex<Progress>>,
+    /// Each renewal says its progress.
+    pub(crate) status: SharedStatus,
     renewing: JoinHandle<Error>,
 }
 
 impl HeldLease {
-    /// Renews the lease from now on.
+    /// Renews the lease from now on. It is held `ahead` until work under it begins.
     ///
     /// # Errors
     /// When its token can't stand in a header.
-    pub(crate) fn keep(client: &Client, lease: Lease) -> Result<Self, Error> {
+    pub(crate) fn keep(client: &Client, lease: Lease, ahead: bool) -> Result<Self, Error> {
         let client = client.with_lease(&lease.token)?;
-        let progress = Arc::new(Mutex::new(Progress::default()));
+        let status = SharedStatus::default();
+        status.lock().progress.ahead = ahead;
         let every = (Duration::from_secs(lease.ttl_s.max(1)) / 4).min(LONGEST_SILENCE);
-        let renewing = renew(client.clone(), lease.evaluation.id, every, Arc::clone(&progress));
+        let renewing = renew(client.clone(), lease.evaluation.id, every, status.clone());
         Ok(Self {
             renewing: tokio::spawn(renewing),
             lease,
             client,
-            progress,
+            status,
         })
     }
 
     pub(crate) fn id(&self) -> Uuid {
         self.lease.evaluation.id
+    }
+
+    /// Work under it begins.
+    pub(crate) fn begin(&self) {
+        self.status.lock().progress.ahead = false;
     }
 
     /// Waits until it is lost, and gives what the server said. Not to be asked again then.
@@ -66,12 +73,12 @@ impl Drop for HeldLease {
 }
 
 /// Renews the lease until it is lost. The answer waits until the next is due, so that a loss is heard of at once.
-async fn renew(client: Client, id: Uuid, every: Duration, progress: Arc<Mutex<Progress>>) -> Error {
+async fn renew(client: Client, id: Uuid, every: Duration, status: SharedStatus) -> Error {
     let mut due = tokio::time::Instant::now();
     loop {
         tokio::time::sleep_until(due).await;
         due = tokio::time::Instant::now() + every;
-        let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let said = status.lock().progress.clone();
         fail_point!("worker.renewing");
         // One that stalls must not keep the next from being said in time.
         let renewed = client.heartbeat_evaluation(id, &said, every.as_secs());

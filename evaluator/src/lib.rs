@@ -13,14 +13,19 @@ macro_rules! fail_point {
 
 mod cache;
 pub mod candle;
+mod claims;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod engine;
 mod evaluation;
+mod fetch;
 mod held_lease;
-mod lent;
+mod loader;
 pub mod memory;
 mod python;
+mod scratch;
+mod status;
 pub mod task;
 pub mod tokenizer;
 pub mod weights;

@@ -2,47 +2,31 @@
 //! evaluator and `fineline-evaluator` are this same code.
 //!
 //! Shortly before an evaluation is done the next one is claimed, and its checkpoint fetched beside the computing. Not earlier: what
-//! one worker holds another can't take.
+//! one worker holds another can't take (docs/adr/0014).
 //!
 //! **Invariant:** a lease is renewed beside the work, and work whose lease is lost is dropped without a word to the
 //! server. No wall clock is asked: how long a lease holds is the server's to know.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Args;
-use fineline_api::{ClaimEvaluation, CompleteEvaluation, FailEvaluation, Progress};
+use fineline_api::{CompleteEvaluation, FailEvaluation};
 use fineline_client::{Client, Error};
 use fineline_format::Digest;
-use fineline_format::suite::EvalDtype;
 use uuid::Uuid;
 
 use crate::candle::engine::CandleEngine;
-use crate::config::ARCHITECTURE;
+use crate::claims::Claims;
 use crate::engine::{Engine, EngineOptions};
-use crate::evaluation::{Fetched, evaluate, fetch};
+use crate::evaluation::evaluate;
+use crate::fetch::{Fetched, fetch};
 use crate::held_lease::HeldLease;
-use crate::memory;
-use crate::task::VERSION;
-
-/// How long the server is asked to wait for work to appear.
-const CLAIM_WAIT_S: u64 = 25;
-
-/// How long a worker rests after the server could not be asked.
-const REST: Duration = Duration::from_secs(5);
-
-/// How often a worker that is to end when there is no work asks a registry that does not answer.
-const MAX_FAILED_CLAIMS: u32 = 5;
-
-/// How often it is looked whether the next evaluation is to be claimed. What is done sooner needs no next.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// How long before the end, at least, the next evaluation is claimed.
-const LEAD: Duration = Duration::from_secs(5);
+use crate::loader::Loader;
+use crate::scratch;
 
 /// What a worker is told.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +61,13 @@ pub struct WorkerOptions {
     pub once: bool,
 }
 
+impl WorkerOptions {
+    /// The folder for the checkpoint at hand.
+    pub(crate) fn scratch_dir(&self) -> PathBuf {
+        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
 /// Makes the engine of the checkpoint in a folder.
 pub type LoadEngine = Arc<dyn Fn(&Path, EngineOptions) -> Result<Box<dyn Engine>> + Send + Sync>;
 
@@ -104,9 +95,12 @@ pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: impl Futur
         device = options.device,
         "the worker asks for work"
     );
+    let (loader, dir) = (Loader::new(load), options.scratch_dir());
+    // Beside the work: what a killed worker left may be large.
+    tokio::task::spawn_blocking(move || scratch::sweep(&dir));
     tokio::select! {
         () = stop => Ok(()),
-        ended = work(&client, &options, &name, &load) => ended,
+        ended = work(&client, &options, &name, &loader) => ended,
     }
 }
 
@@ -127,11 +121,9 @@ fn default_name() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadEngine) -> Result<()> {
+async fn work(client: &Client, options: &WorkerOptions, name: &str, loader: &Loader) -> Result<()> {
     let mut claims = Claims::new(client, options, name);
     let mut next: Option<Next> = None;
-    // Of fetching and loading a checkpoint, the longest that was seen.
-    let mut preparation = Duration::ZERO;
     loop {
         let work = match next.take() {
             Some(next) => next,
@@ -140,11 +132,11 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
                 None => return Ok(()),
             },
         };
-        let progress = Arc::clone(&work.held.progress);
-        let mut current = pin!(handle(options, load, work));
+        let status = work.held.status.clone();
+        let mut current = pin!(handle(options, loader, work));
         let claimed = tokio::select! {
             () = &mut current => None,
-            held = claims.ahead(&progress, &mut preparation) => Some(held),
+            held = claims.ahead(&status) => Some(held),
         };
         if let Some(held) = claimed {
             ((), next) = tokio::join!(current, fetch_ahead(options, held));
@@ -155,124 +147,41 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, load: &LoadE
 /// What is done next, and what is here of it already.
 struct Next {
     held: HeldLease,
-    fetched: Option<Result<Fetched>>,
+    fetched: Option<Fetched>,
 }
 
-/// Asks for work. A claim whose answer was lost is sent again as the same one, since it may have got a lease.
-struct Claims<'a> {
-    client: &'a Client,
-    claim: ClaimEvaluation,
-    is_once: bool,
-}
-
-impl<'a> Claims<'a> {
-    fn new(client: &'a Client, options: &WorkerOptions, name: &str) -> Self {
-        let claim = ClaimEvaluation {
-            worker: name.to_owned(),
-            device: options.device.clone(),
-            memory_bytes: memory::total_bytes(),
-            dtypes: [EvalDtype::Float32, EvalDtype::Bfloat16, EvalDtype::Float16]
-                .map(|d| d.to_string())
-                .to_vec(),
-            architectures: vec![ARCHITECTURE.to_owned()],
-            wait_s: 0,
-            claim_id: Some(new_claim_id()),
-            harness_version: Some(VERSION.to_owned()),
-        };
-        Self {
-            client,
-            claim,
-            is_once: options.once,
-        }
-    }
-
-    /// Asks until there is work; `None` when there is none and the worker is to end then.
-    async fn wait(&mut self) -> Result<Option<HeldLease>> {
-        let mut n_failed = 0;
-        loop {
-            match self.ask(if self.is_once { 0 } else { CLAIM_WAIT_S }).await {
-                Ok(Some(held)) => return Ok(Some(held)),
-                Ok(None) if self.is_once => return Ok(None),
-                Ok(None) => {}
-                // Asking again would get the same answer.
-                Err(
-                    error @ (Error::Unauthorized(_)
-                    | Error::Forbidden(_)
-                    | Error::NotFound(_)
-                    | Error::Refused(_)
-                    | Error::Protocol { .. }),
-                ) => return Err(error.into()),
-                Err(error) if self.is_once && n_failed == MAX_FAILED_CLAIMS => return Err(error.into()),
-                Err(error) => {
-                    n_failed += 1;
-                    tracing::warn!(%error, "can't ask for work");
-                    tokio::time::sleep(REST).await;
-                }
-            }
-        }
-    }
-
-    /// Asks when the work that `progress` tells of is almost done: in twice the time that a checkpoint takes until it
-    /// computes. Until then, and where nothing waits, this does not end.
-    async fn ahead(&mut self, progress: &Mutex<Progress>, preparation: &mut Duration) -> HeldLease {
-        let begun = Instant::now();
-        let mut computes = false;
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let eta_s = progress.lock().unwrap_or_else(PoisonError::into_inner).eta_s;
-            let Some(eta_s) = eta_s else { continue };
-            if !computes {
-                computes = true;
-                *preparation = begun.elapsed().max(*preparation);
-            }
-            if Duration::from_secs(eta_s) > 2 * *preparation + LEAD {
-                continue;
-            }
-            match self.ask(0).await {
-                Ok(Some(held)) => return held,
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "can't ask for the next work"),
-            }
-            tokio::time::sleep(REST).await;
-        }
-    }
-
-    async fn ask(&mut self, wait_s: u64) -> Result<Option<HeldLease>, Error> {
-        self.claim.wait_s = wait_s;
-        let lease = self.client.claim_evaluation(&self.claim).await?;
-        self.claim.claim_id = Some(new_claim_id());
-        let Some(lease) = lease else { return Ok(None) };
-        fail_point!("worker.claimed");
-        Ok(Some(HeldLease::keep(self.client, lease)?))
-    }
-}
-
-/// Random throughout: a lease's token follows from it.
-fn new_claim_id() -> Uuid {
-    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
-}
-
-/// Fetches the checkpoint of the next work; `None` when its lease is lost meanwhile.
+/// Fetches the checkpoint of the next work; what can't be had is tried again when its turn comes. `None` when its lease is lost
+/// meanwhile.
 async fn fetch_ahead(options: &WorkerOptions, mut held: HeldLease) -> Option<Next> {
     let client = held.client.clone();
     let lease = held.lease.clone();
-    tokio::select! {
-        fetched = fetch(&client, options, &lease) => Some(Next { held, fetched: Some(fetched) }),
-        _ = held.lost() => {
-            tracing::warn!(evaluation = %lease.evaluation.id, "the lease on the next work is lost");
-            None
+    let fetched = tokio::select! {
+        fetched = fetch(&client, options, &lease) => fetched,
+        lost = held.lost() => {
+            tracing::warn!(evaluation = %held.id(), reason = %lost, "the lease on the next work is lost");
+            return None;
         }
-    }
+    };
+    let fetched = fetched.map_err(|error| {
+        let reason = format!("{error:#}");
+        tracing::warn!(evaluation = %held.id(), reason, "the next checkpoint could not be fetched yet");
+    });
+    let fetched = fetched.ok();
+    Some(Next { held, fetched })
 }
 
 /// Does the work of a lease and says how it ended.
-async fn handle(options: &WorkerOptions, load: &LoadEngine, work: Next) {
+async fn handle(options: &WorkerOptions, loader: &Loader, work: Next) {
     let Next { mut held, fetched } = work;
+    held.begin();
     let (id, client) = (held.id(), held.client.clone());
-    let (lease, progress) = (held.lease.clone(), Arc::clone(&held.progress));
+    let (lease, status) = (held.lease.clone(), held.status.clone());
     let outcome = tokio::select! {
-        outcome = evaluate(&client, options, load, &lease, fetched, &progress) => outcome,
-        lost = held.lost() => Err(lost.into()),
+        outcome = evaluate(&client, options, loader, &lease, fetched, &status) => outcome,
+        lost = held.lost() => {
+            tracing::warn!(evaluation = %id, reason = %lost, "the lease is lost, the work is dropped");
+            return;
+        }
     };
     held.let_go();
     let outcome = match outcome {
@@ -288,7 +197,7 @@ async fn handle(options: &WorkerOptions, load: &LoadEngine, work: Next) {
         .downcast_ref::<Error>()
         .is_some_and(|error| matches!(error, Error::LeaseLost(_)))
     {
-        tracing::warn!(evaluation = %id, "the lease is lost, the work is dropped");
+        tracing::warn!(evaluation = %id, reason = %error, "the lease is lost, the work is dropped");
         return;
     }
     let reason = format!("{error:#}");

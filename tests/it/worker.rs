@@ -1,8 +1,10 @@
 //! The worker's own loop against the registry, with an engine of known numbers; and what every engine must do.
 
-use std::path::Path;
-use std::sync::mpsc::channel;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
@@ -135,14 +137,15 @@ async fn a_model_that_can_not_be_loaded_fails_for_good_and_says_why() {
     assert_eq!(scores(&server).await, []);
 }
 
-/// Tells that it was asked, then waits for a word before it answers.
-struct Held(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+/// An engine that answers as it is told to.
+struct Scripted<F>(F);
 
-impl Engine for Held {
+impl<F> Engine for Scripted<F>
+where
+    F: FnMut(&[(String, String)], Progress<'_>) -> anyhow::Result<Vec<Answer>> + Send,
+{
     fn loglikelihood(&mut self, asked: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
-        self.0.send(()).unwrap();
-        self.1.recv().unwrap();
-        FakeEngine.loglikelihood(asked, told)
+        (self.0)(asked, told)
     }
 
     fn loglikelihood_rolling(&mut self, asked: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
@@ -158,57 +161,51 @@ impl Engine for Held {
     }
 }
 
+/// Says that half is done, tells that it was asked, and waits for a word before it answers.
+fn held_up(asked: Sender<()>, word: Receiver<()>) -> Box<dyn Engine> {
+    Box::new(Scripted(move |pairs: &[(String, String)], told: Progress<'_>| {
+        told(Done {
+            n_requests: pairs.len() as u64 / 2,
+            n_tokens: 1,
+        })?;
+        asked.send(()).unwrap();
+        word.recv().unwrap();
+        FakeEngine.loglikelihood(pairs, told)
+    }))
+}
+
+/// Loads that engine first, and then engines that hold nothing up.
+fn load_first(engine: Box<dyn Engine>) -> LoadEngine {
+    let first = Mutex::new(Some(engine));
+    Arc::new(move |dir: &Path, options| match first.lock().unwrap().take() {
+        Some(engine) => Ok(engine),
+        None => load_fake()(dir, options),
+    })
+}
+
+/// What comes next from another thread.
+async fn hear<T: Send + 'static>(said: Receiver<T>) -> (T, Receiver<T>) {
+    let hear = move || (said.recv_timeout(Duration::from_secs(60)).unwrap(), said);
+    tokio::task::spawn_blocking(hear).await.unwrap()
+}
+
 #[tokio::test]
 async fn work_that_is_cancelled_in_the_middle_leaves_no_score() {
     let server = queued().await;
     let id = evaluation(&server).await.id;
     let ((asked, was_asked), (go, word)) = (channel(), channel());
-    let engine = std::sync::Mutex::new(Some(Held(asked, word)));
-    let load =
-        move |_: &Path, _: EngineOptions| Ok(Box::new(engine.lock().unwrap().take().unwrap()) as Box<dyn Engine>);
+    let load = load_first(held_up(asked, word));
     let cancel = async {
-        tokio::task::spawn_blocking(move || was_asked.recv().unwrap())
-            .await
-            .unwrap();
+        hear(was_asked).await;
         server.admin.cancel_evaluation(id).await.unwrap();
         go.send(()).unwrap();
     };
-    tokio::join!(server.work(Arc::new(load)), cancel);
+    tokio::join!(server.work(load), cancel);
     assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
     assert_eq!(scores(&server).await, []);
     server.admin.retry_evaluation(id).await.unwrap();
     server.work(load_fake()).await;
     assert_eq!(evaluation(&server).await.state, EvaluationState::Done);
-}
-
-/// Computes for minutes, and tells when it is made to stop.
-struct Lasting(std::sync::mpsc::Sender<&'static str>);
-
-impl Engine for Lasting {
-    fn loglikelihood(&mut self, _: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
-        self.0.send("began").unwrap();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
-        while std::time::Instant::now() < end {
-            if let Err(error) = told(Done::default()) {
-                self.0.send("stopped").unwrap();
-                return Err(error);
-            }
-            std::thread::yield_now();
-        }
-        anyhow::bail!("nobody made it stop");
-    }
-
-    fn loglikelihood_rolling(&mut self, _: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
-        FakeEngine.loglikelihood_rolling(&[], told)
-    }
-
-    fn generate_until(&mut self, asked: &[Generation], told: Progress<'_>) -> anyhow::Result<Vec<String>> {
-        FakeEngine.generate_until(asked, told)
-    }
-
-    fn describe(&self) -> Description {
-        FakeEngine.describe()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,48 +216,29 @@ async fn an_engine_whose_lease_is_lost_stops_at_its_next_batch() {
     };
     let server = queued_with(hasty).await;
     let id = evaluation(&server).await.id;
+    // It computes for minutes, and tells when it is made to stop.
     let (say, said) = channel();
-    let load = move |_: &Path, _: EngineOptions| Ok(Box::new(Lasting(say.clone())) as Box<dyn Engine>);
-    let said = Arc::new(std::sync::Mutex::new(said));
-    let hear = async || {
-        let said = Arc::clone(&said);
-        let patience = std::time::Duration::from_secs(60);
-        let hear = move || said.lock().unwrap().recv_timeout(patience).unwrap();
-        tokio::task::spawn_blocking(hear).await.unwrap()
-    };
+    let lasting = Scripted(move |_: &[(String, String)], told: Progress<'_>| {
+        say.send("began").unwrap();
+        let end = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < end {
+            if let Err(error) = told(Done::default()) {
+                say.send("stopped").unwrap();
+                return Err(error);
+            }
+            std::thread::yield_now();
+        }
+        anyhow::bail!("nobody made it stop");
+    });
     let cancel = async {
-        assert_eq!(hear().await, "began");
+        let (word, said) = hear(said).await;
+        assert_eq!(word, "began");
         server.admin.cancel_evaluation(id).await.unwrap();
+        said
     };
-    tokio::join!(server.work(Arc::new(load)), cancel);
-    assert_eq!(hear().await, "stopped");
+    let ((), said) = tokio::join!(server.work(load_first(Box::new(lasting))), cancel);
+    assert_eq!(hear(said).await.0, "stopped");
     assert_eq!(evaluation(&server).await.state, EvaluationState::Cancelled);
-}
-
-/// Says that half of its first work is done, and then waits for a word.
-struct HalfDone(std::sync::mpsc::Receiver<()>);
-
-impl Engine for HalfDone {
-    fn loglikelihood(&mut self, asked: &[(String, String)], told: Progress<'_>) -> anyhow::Result<Vec<Answer>> {
-        told(Done {
-            n_requests: asked.len() as u64 / 2,
-            n_tokens: 1,
-        })?;
-        self.0.recv().unwrap();
-        FakeEngine.loglikelihood(asked, told)
-    }
-
-    fn loglikelihood_rolling(&mut self, asked: &[String], told: Progress<'_>) -> anyhow::Result<Vec<f64>> {
-        FakeEngine.loglikelihood_rolling(asked, told)
-    }
-
-    fn generate_until(&mut self, asked: &[Generation], told: Progress<'_>) -> anyhow::Result<Vec<String>> {
-        FakeEngine.generate_until(asked, told)
-    }
-
-    fn describe(&self) -> Description {
-        FakeEngine.describe()
-    }
 }
 
 /// Evaluations in the order of their steps.
@@ -271,55 +249,151 @@ async fn by_step(server: &TestServer) -> Vec<fineline_api::Evaluation> {
     all
 }
 
-/// A server on which a worker did two steps, the first of which it held up until it had claimed and fetched the second and `then`
-/// was done.
-async fn with_the_next_at_hand(then: impl AsyncFnOnce(&TestServer)) -> TestServer {
+async fn states(server: &TestServer) -> Vec<EvaluationState> {
+    by_step(server).await.iter().map(|one| one.state).collect()
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what}: it did not happen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A server with two steps, and the folder that the second's checkpoint gets in a worker's cache.
+async fn two_queued() -> (TestServer, PathBuf) {
     let server = queued().await;
     let run = "lab/run".parse().unwrap();
     let dir = checkpoint(server.dir.path(), "b", 9000, 2);
     push(&server.admin, &run, 2, &dir, &PushOptions::default(), |_| {})
         .await
         .unwrap();
+    let second = by_step(&server).await[1].checkpoint;
+    let folder = server.dir.path().join("cache").join(second.to_hex());
+    (server, folder)
+}
+
+/// Has a worker do both steps, the first of which it holds up until `then` is done.
+async fn work_on_two(server: &TestServer, then: impl AsyncFnOnce()) {
+    let ((asked, was_asked), (go, word)) = (channel(), channel());
     let cache = server.dir.path().join("cache");
-    let (go, word) = channel();
-    let first = Mutex::new(Some(HalfDone(word)));
-    let load = move |dir: &Path, options: EngineOptions| match first.lock().unwrap().take() {
-        Some(engine) => Ok(Box::new(engine) as Box<dyn Engine>),
-        None => load_fake()(dir, options),
-    };
     let watch = async {
-        let second = by_step(&server).await[1].checkpoint;
-        let weights = cache.join(second.to_hex()).join("model.safetensors");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !weights.exists() {
-            assert!(std::time::Instant::now() < until, "the next step was not fetched");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
-        assert_eq!(states, [EvaluationState::Leased; 2]);
-        then(&server).await;
-        go.send(()).unwrap();
+        let (_, _was_asked) = hear(was_asked).await;
+        then().await;
+        // Nobody hears it where the first was cancelled.
+        let _ = go.send(());
     };
-    tokio::join!(server.work_with_cache(Arc::new(load), &cache), watch);
-    server
+    tokio::join!(server.work_with_cache(load_first(held_up(asked, word)), &cache), watch);
 }
 
 #[tokio::test]
 async fn the_next_step_is_fetched_while_this_one_is_computed() {
-    let server = with_the_next_at_hand(async |_| ()).await;
-    let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
-    assert_eq!(states, [EvaluationState::Done; 2]);
+    let (server, second) = two_queued().await;
+    work_on_two(&server, async || {
+        let weights = second.join("model.safetensors");
+        until("the next step is fetched", async || weights.exists()).await;
+        assert_eq!(states(&server).await, [EvaluationState::Leased; 2]);
+        let is_ahead = async || {
+            by_step(&server).await[1]
+                .progress
+                .as_ref()
+                .is_some_and(|said| said.ahead)
+        };
+        until("the worker says that it holds it ahead", is_ahead).await;
+    })
+    .await;
+    assert_eq!(states(&server).await, [EvaluationState::Done; 2]);
 }
 
 #[tokio::test]
 async fn a_next_step_that_is_cancelled_is_not_computed() {
-    let server = with_the_next_at_hand(async |server| {
-        let second = by_step(server).await[1].id;
-        server.admin.cancel_evaluation(second).await.unwrap();
+    let (server, second) = two_queued().await;
+    work_on_two(&server, async || {
+        until("the next step is fetched", async || {
+            second.join("model.safetensors").exists()
+        })
+        .await;
+        let id = by_step(&server).await[1].id;
+        server.admin.cancel_evaluation(id).await.unwrap();
     })
     .await;
-    let states: Vec<_> = by_step(&server).await.iter().map(|one| one.state).collect();
-    assert_eq!(states, [EvaluationState::Done, EvaluationState::Cancelled]);
+    assert_eq!(
+        states(&server).await,
+        [EvaluationState::Done, EvaluationState::Cancelled]
+    );
+}
+
+#[tokio::test]
+async fn a_step_that_is_cancelled_leaves_the_next_one_as_it_was() {
+    let (server, second) = two_queued().await;
+    work_on_two(&server, async || {
+        until("the next step is fetched", async || {
+            second.join("model.safetensors").exists()
+        })
+        .await;
+        let id = by_step(&server).await[0].id;
+        server.admin.cancel_evaluation(id).await.unwrap();
+    })
+    .await;
+    assert_eq!(
+        states(&server).await,
+        [EvaluationState::Cancelled, EvaluationState::Done]
+    );
+}
+
+#[tokio::test]
+async fn a_next_step_that_can_not_be_fetched_yet_is_fetched_when_its_turn_comes() {
+    let (server, second) = two_queued().await;
+    std::fs::create_dir_all(second.parent().unwrap()).unwrap();
+    std::fs::write(&second, "in the way").unwrap();
+    work_on_two(&server, async || {
+        // Its lock has its size once its folder is to be made.
+        let lock = second.with_extension("lock");
+        let is_tried = async || std::fs::metadata(&lock).is_ok_and(|lock| lock.len() > 0);
+        until("the next step is tried", is_tried).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        std::fs::remove_file(&second).unwrap();
+    })
+    .await;
+    assert_eq!(states(&server).await, [EvaluationState::Done; 2]);
+    assert_eq!(by_step(&server).await[1].n_failures, 0);
+}
+
+#[tokio::test]
+async fn no_model_is_loaded_while_another_is_in_memory() {
+    // Given a first model that is still being loaded when its evaluation is cancelled
+    let (server, _) = two_queued().await;
+    let first = by_step(&server).await[0].id;
+    let ((asked, was_asked), (go, word)) = (channel(), channel());
+    let word = Mutex::new(Some((asked, word)));
+    let n_loaded = Arc::new(AtomicUsize::new(0));
+    let n_seen = Arc::clone(&n_loaded);
+    let load = move |dir: &Path, options| {
+        n_loaded.fetch_add(1, Ordering::SeqCst);
+        if let Some((asked, word)) = word.lock().unwrap().take() {
+            asked.send(()).unwrap();
+            word.recv().unwrap();
+        }
+        load_fake()(dir, options)
+    };
+    let watch = async {
+        let (_, _was_asked) = hear(was_asked).await;
+        server.admin.cancel_evaluation(first).await.unwrap();
+        let is_claimed = async || by_step(&server).await[1].state == EvaluationState::Leased;
+        until("the worker goes on", is_claimed).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Then the second waits until it is gone.
+        assert_eq!(n_seen.load(Ordering::SeqCst), 1);
+        go.send(()).unwrap();
+    };
+    tokio::join!(server.work(Arc::new(load)), watch);
+    assert_eq!(n_seen.load(Ordering::SeqCst), 2);
+    assert_eq!(
+        states(&server).await,
+        [EvaluationState::Cancelled, EvaluationState::Done]
+    );
 }
 
 #[test]

@@ -102,6 +102,11 @@ enum AllSaid {
 }
 
 impl PreparedTask {
+    /// What it asks of an engine.
+    pub fn output_type(&self) -> OutputType {
+        self.file.output_type
+    }
+
     /// Reads the task and makes its requests; `data` holds the files of each split.
     ///
     /// # Errors

@@ -177,6 +177,10 @@ pub struct Progress {
     /// Seconds until all is done, if the rest of the requests goes on as those of this lease did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<u64>,
+    /// Whether the worker is still at another evaluation and holds this one for its next: nothing of it is computed, so that the
+    /// worker's death says nothing against it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
 }
 
 /// The answer to a heartbeat.

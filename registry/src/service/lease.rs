@@ -1,8 +1,8 @@
 //! Leases: claiming an evaluation, keeping it, ending it.
 //!
 //! queued → leased → done / failed / parked / cancelled. A failure that may pass goes back to queued with a back-off and
-//! parks at the third; a lease that runs out (death, preemption) is counted apart and parks at the fifth. Either way the
-//! tasks that were scored stay scored: neither says anything against them.
+//! parks at the third; a lease that runs out (death, preemption) is counted apart and parks at the fifth, unless its worker held it
+//! for later and was still at another. Either way the tasks that were scored stay scored: neither says anything against them.
 //!
 //! **Invariant:** only the holder of the live lease writes; everyone else gets 409 `lease_lost`. A call whose answer was
 //! lost gets the same answer when it comes again.
@@ -18,6 +18,7 @@ use fineline_api::{
 use fineline_format::Digest;
 use metrics::counter;
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use serde::Deserialize as _;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -230,9 +231,12 @@ async fn expire_in(txn: &DatabaseTransaction, now: i64) -> ApiResult<usize> {
 
 /// Ends a lease whose worker is gone: back in the queue, or parked at the fifth time.
 async fn run_out(txn: &DatabaseTransaction, mut row: EvaluationModel, now: i64) -> ApiResult<()> {
-    row.n_expiries += 1;
     counter!("fineline_leases_expired_total").increment(1);
     let worker = row.worker.clone().unwrap_or_default();
+    if row.progress.as_ref().is_some_and(is_ahead) {
+        return queue_again(txn, row, now, format!("worker `{worker}` went silent before it began")).await;
+    }
+    row.n_expiries += 1;
     if row.n_expiries < MAX_EXPIRIES {
         return queue_again(txn, row, now, format!("worker `{worker}` went silent")).await;
     }
@@ -242,6 +246,11 @@ async fn run_out(txn: &DatabaseTransaction, mut row: EvaluationModel, now: i64) 
         row.n_expiries, row.id
     );
     end(txn, row, EvaluationState::Parked, Some(reason)).await
+}
+
+/// Whether a worker said last that it was still at other work.
+fn is_ahead(progress: &serde_json::Value) -> bool {
+    Progress::deserialize(progress).is_ok_and(|progress| progress.ahead)
 }
 
 /// How a worker came to be gone.

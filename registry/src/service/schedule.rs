@@ -1,9 +1,9 @@
 //! Which step of a run is evaluated next, where the binding that asked for it says so.
 //!
 //! The queue decides which run and suite come next, as ever. Of that run and suite, `newest` takes the highest step, and
-//! `coarse` the one that is furthest from what is measured or being measured, counted in steps that wait or were measured.
-//! That is worked out at each claim, from what is there then: steps that come, go, fail or are scored by another worker need
-//! no renumbering, and the gaps of a curve are never wider than twice the narrowest that as many steps could leave.
+//! `coarse` the one that is furthest from what is measured or being measured, counted in steps that were queued for it, whatever
+//! became of them. That is worked out at each claim, from what is there then: steps that come, go, fail or are scored by another
+//! worker need no renumbering, and the gaps of a curve are never wider than twice the narrowest that as many steps could leave.
 
 use fineline_api::{ClaimEvaluation, EvaluationState, StepOrder};
 use fineline_format::Digest;

@@ -159,6 +159,27 @@ async fn leases_that_run_out_are_counted_apart_and_park_at_the_fifth() {
 }
 
 #[tokio::test]
+async fn what_a_worker_that_died_had_only_claimed_ahead_is_not_counted() {
+    let fixture = Fixture::new().await;
+    let (admin, worker) = queued(&fixture).await;
+    for (ahead, n_expiries) in [(true, 0), (true, 0), (false, 1), (true, 1)] {
+        let held = claim(&fixture, &worker).await.expect("it is queued");
+        let id = held.evaluation.id;
+        let said = Progress {
+            ahead,
+            ..Progress::default()
+        };
+        lease::renew(&fixture.app, &worker, id, &held.token, said)
+            .await
+            .unwrap();
+        fixture.sql("UPDATE evaluation SET lease_expires_at_ms = 1").await;
+        lease::expire(&fixture.app).await.unwrap();
+        let now = evaluation::get(&fixture.app, &admin, id).await.unwrap();
+        assert_eq!((now.state, now.n_expiries), (EvaluationState::Queued, n_expiries));
+    }
+}
+
+#[tokio::test]
 async fn a_lease_is_of_one_token_and_a_stale_one_changes_nothing() {
     let fixture = Fixture::new().await;
     let (_, worker) = queued(&fixture).await;

@@ -279,6 +279,7 @@ pub(super) fn what(item: &Evaluation) -> Markup {
     html! {
         @if item.state == EvaluationState::Leased {
             @match &item.progress {
+                Some(progress) if progress.ahead => small { "held by a worker that ends another evaluation first" },
                 Some(progress) => {
                     @let label = format!("{} of {} requests", count(progress.n_done), count(progress.n_total));
                     progress value=(progress.n_done) max=(progress.n_total.max(1)) aria-label=(label) {}

@@ -60,5 +60,20 @@ check "an evaluation that kills its worker each time is parked at the fifth" eve
 api GET "/evaluations?run=deadly/run" | python3 -c 'import json, sys; print("   ", json.load(sys.stdin)["items"][0]["reason"])'
 fineline eval retry "$(api GET '/evaluations?run=deadly/run' | python3 -c 'import json, sys; print(json.load(sys.stdin)["items"][0]["id"])')" >/dev/null
 check "a retry brings it back and it ends well" eventually 60 is_done deadly/run
+
+queue scratch/run 1
+at=(--server "$FINELINE_URL" --token "$evaluate" --device cpu --scratch "$work/scratch")
+mkdir "$work/scratch"
+FINELINE_KILL_AT=worker.pulled check "a worker with its checkpoint in a folder was killed" killed "$bin/fineline-evaluator" "${at[@]}"
+check "its checkpoint is still there" test "$(find "$work/scratch" -name model.safetensors | wc -l)" = 1
+FINELINE_LOG=error "$bin/fineline-evaluator" "${at[@]}" &
+worker=$!
+is_clean() { [[ -z $(ls -A "$work/scratch") && $(state_of scratch/run) == "1 done"* ]]; }
+check "the next worker on the machine ends the work and takes away what the first one left" eventually 60 is_clean
+kill -TERM "$worker"
+check "a worker that waits for work ends at SIGTERM" eventually 5 eval '! kill -0 "$worker" 2>/dev/null'
+kill -KILL "$worker" 2>/dev/null || true
+check "and ends well" wait "$worker"
+
 stop_server
 check "sound" sound "$dir"

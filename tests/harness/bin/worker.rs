@@ -1,16 +1,10 @@
 //! `fineline-evaluator` that dies, stops or waits at the fail points that its environment names.
 
-use clap::Parser;
-use fineline_evaluator::worker::{self, WorkerOptions};
+use std::process::ExitCode;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    options: WorkerOptions,
-}
+use fineline_evaluator::cli::Cli;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     harness::arm_fail_points();
-    worker::run(Cli::parse().options, std::future::pending()).await
+    Cli::run_from_arguments()
 }

@@ -1,6 +1,6 @@
 //! A worker whose clock is hours off.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::{Process, SHORT, Stage};
 
@@ -28,7 +28,7 @@ async fn a_worker_whose_clock_is_hours_off_works_like_any_other() {
             .args(plain.get_args())
             .arg("--once");
         // A machine's monotonic clock is never off.
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").stderr(Stdio::null());
         command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
 
         assert!(Process(command.spawn().unwrap()).ended().await.success());

@@ -98,7 +98,19 @@ async fn what_waits_says_why_and_what_runs_how_far_it_is() {
         n_total: 6,
         tokens_per_s: Some(1234.5),
         eta_s: Some(75),
+        ahead: false,
     };
+    let ahead = Progress {
+        ahead: true,
+        ..Progress::default()
+    };
+    worker.heartbeat_evaluation(evaluation.id, &ahead, 0).await.unwrap();
+    let page = browser.get(&one).await;
+    assert!(
+        page.body.contains("ends another evaluation first") && !page.body.contains("<progress"),
+        "{}",
+        page.body
+    );
     worker.heartbeat_evaluation(evaluation.id, &progress, 0).await.unwrap();
     for page in ["/evaluations", &one] {
         let runs = browser.get(page).await;

@@ -96,7 +96,10 @@ fn table(evaluations: &[Evaluation]) -> String {
 fn show(evaluation: &Evaluation) -> String {
     let progress = evaluation.progress.as_ref().map(|progress| {
         let task = progress.task.as_deref().unwrap_or(NONE);
-        let said = format!("{} of {} requests, at task {task}", progress.n_done, progress.n_total);
+        let said = match progress.ahead {
+            true => "held by a worker that ends another evaluation first".to_owned(),
+            false => format!("{} of {} requests, at task {task}", progress.n_done, progress.n_total),
+        };
         let rate = progress.tokens_per_s.map(|rate| format!("{rate:.0} tokens/s"));
         let left = progress.eta_s.map(|left| format!("{left} s left"));
         [Some(said), rate, left]
