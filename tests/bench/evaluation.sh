@@ -34,6 +34,11 @@ for dtype in float32 bfloat16; do
     "$measure" "$model" $dtype "${LIMIT:-24}" "$logs/ours-$dtype" "${scored[@]}" >"$logs/ours-$dtype.json"
     "$measure" "$model" $dtype "${GENERATED:-4}" "$logs/ours-$dtype" "$tasks/gsm8k.yaml" >>"$logs/ours-$dtype.json"
 done
+# One text of the model's whole length, for the time between two looks at whether to go on.
+long=$logs/long
+mkdir -p "$long"
+"$python" tests/bench/evaluation/long.py "$tasks/../../run/val.txt" "$long"
+"$measure" "$model" float32 1 "$long" "$long/long.yaml" >"$logs/long.json"
 theirs() { "$python" tests/bench/evaluation/theirs.py "$model" "$@" 2>"$logs/theirs.err" || { tail -20 "$logs/theirs.err" >&2; exit 1; }; }
 for size in ${BATCH_SIZES:-1 4 16}; do
     mkdir -p "$logs/theirs-$size"

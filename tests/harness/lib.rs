@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 pub use database::postgres_of;
 pub use engine::{FakeEngine, engine_suite, load_fake};
-pub use garage::{Garage, garage};
+pub use garage::{Bucket, Garage, garage};
 pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
 pub use process::{ServerProcess, Start, environment, wait};
 pub use proxy::{Cut, Exchange, Proxy};

@@ -12,40 +12,10 @@ use fineline_client::{Client, Error, PullOptions, PullOutcome, PushOptions, Push
 use fineline_format::{Digest, FileEntry, Manifest, frame};
 use fineline_registry::serve::AwsVariables;
 use futures::TryStreamExt as _;
-use harness::{Garage, TestServer, checkpoint, garage, serve_with, until};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use harness::{Bucket, Garage, TestServer, checkpoint, garage, serve_with, until};
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use reqwest::StatusCode;
 use uuid::Uuid;
-
-/// A part of the bucket that nobody else has, as the registry is told and as we look into it.
-struct Bucket {
-    url: String,
-    prefix: object_store::path::Path,
-    objects: AmazonS3,
-}
-
-impl Bucket {
-    fn new(garage: &Garage) -> Self {
-        let prefix = Uuid::now_v7().simple().to_string();
-        let named = garage.variables().into_iter();
-        let builder = named.fold(AmazonS3Builder::new(), |builder, (name, value)| {
-            builder.with_config(name.to_lowercase().parse().unwrap(), value)
-        });
-        let url = garage.store(&prefix);
-        Self {
-            objects: builder.with_url(&url).with_allow_http(true).build().unwrap(),
-            url,
-            prefix: prefix.into(),
-        }
-    }
-
-    /// The keys below one of the store's folders.
-    async fn keys(&self, folder: &str) -> Vec<object_store::path::Path> {
-        let list = self.objects.list(Some(&self.prefix.clone().join(folder)));
-        list.map_ok(|object| object.location).try_collect().await.unwrap()
-    }
-}
 
 async fn serve(garage: &Garage, bucket: &Bucket, grace: Duration) -> TestServer {
     serve_with(|options| {
@@ -81,7 +51,7 @@ async fn a_step_goes_to_the_bucket_and_comes_from_it() {
     let Some(garage) = garage("it/direct") else {
         return;
     };
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     let server = serve(garage, &bucket, LONG).await;
     let run = server.run("lab/run").await;
     let dir = checkpoint(server.dir.path(), "step", 3_000_000, 1);
@@ -115,7 +85,7 @@ async fn a_url_is_good_for_one_frame_or_one_place_and_nothing_else() {
     let Some(garage) = garage("it/direct") else {
         return;
     };
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     let server = serve(garage, &bucket, LONG).await;
     let run = server.run("lab/run").await;
     let dir = checkpoint(server.dir.path(), "step", 100_000, 1);
@@ -183,7 +153,7 @@ async fn a_second_put_after_verification_changes_nothing_and_goes() {
         return;
     };
     // Given a server whose URLs work for some seconds, and a chunk that it took from a staging place
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     let server = serve(garage, &bucket, Duration::from_secs(12)).await;
     let run = server.run("lab/run").await;
     let (admin, http) = (&server.admin, reqwest::Client::new());
@@ -234,7 +204,7 @@ async fn damage_in_the_bucket_is_told_and_repaired() {
         return;
     };
     // Given a step of which one object was overwritten from outside
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     let server = serve(garage, &bucket, LONG).await;
     let run = server.run("lab/run").await;
     let dir = checkpoint(server.dir.path(), "step", 1_000_000, 1);
@@ -271,7 +241,7 @@ async fn a_client_that_cannot_reach_the_bucket_goes_through_the_registry() {
         return;
     };
     // Given URLs that lead nowhere from here
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     let server = serve_with(|options| {
         options.store = Some(bucket.url.clone());
         options.store_options.aws = AwsVariables::new(garage.variables());

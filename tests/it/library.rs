@@ -7,11 +7,8 @@ use std::process::Output;
 use fineline_api::Binding;
 use fineline_client::{PushOptions, ScoreQuery, push};
 use fineline_format::library;
-use harness::{Garage, TestServer, checkpoint, garage, load_fake, serve};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{ObjectStoreExt as _, PutPayload};
+use harness::{TestServer, checkpoint, garage, load_fake, serve};
 use serde_json::Value;
-use uuid::Uuid;
 
 /// The command line without anything that this machine says.
 fn command(arguments: &[&str]) -> tokio::process::Command {
@@ -115,41 +112,13 @@ async fn mmlu_is_applied_by_name_and_its_groups_are_scored() {
     }
 }
 
-struct Bucket {
-    prefix: String,
-    objects: AmazonS3,
-}
-
-impl Bucket {
-    fn new(garage: &Garage) -> Self {
-        let prefix = Uuid::now_v7().simple().to_string();
-        let named = garage.variables().into_iter();
-        let builder = named.fold(AmazonS3Builder::new(), |builder, (name, value)| {
-            builder.with_config(name.to_lowercase().parse().unwrap(), value)
-        });
-        let url = garage.store(&prefix);
-        Self {
-            objects: builder.with_url(&url).with_allow_http(true).build().unwrap(),
-            prefix,
-        }
-    }
-
-    async fn put(&self, path: &str, bytes: &str) {
-        let key = format!("{}/{path}", self.prefix);
-        self.objects
-            .put(&key.into(), PutPayload::from(bytes.to_owned()))
-            .await
-            .unwrap();
-    }
-}
-
 #[tokio::test]
 async fn data_of_a_bucket_are_those_of_a_folder() {
     let Some(garage) = garage("it/library") else {
         return;
     };
     let server = serve().await;
-    let bucket = Bucket::new(garage);
+    let bucket = garage.new_store();
     bucket.put("mmlu/test.jsonl", &questions()).await;
     bucket
         .put(
@@ -160,7 +129,7 @@ async fn data_of_a_bucket_are_those_of_a_folder() {
     let data = server.dir.path().join("sets");
     write(&data.join("mmlu/test.jsonl"), &questions());
     let variables = garage.variables();
-    let source = garage.store(&bucket.prefix);
+    let source = bucket.url.clone();
     for (name, is_same) in [("mmlu_anatomy", true), ("mmlu_virology", false)] {
         let from_folder = bound(&apply(&server, &[name, "--data", data.to_str().unwrap()], &[]).await);
         let from_bucket = bound(&apply(&server, &[name, "--data", &source], &variables).await);

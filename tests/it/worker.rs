@@ -12,7 +12,7 @@ use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
 use fineline_evaluator::worker::LoadEngine;
 use fineline_registry::serve::LeaseOptions;
-use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite};
+use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite, until};
 
 /// A server with a pushed step whose evaluation waits.
 async fn queued() -> TestServer {
@@ -253,15 +253,6 @@ async fn states(server: &TestServer) -> Vec<EvaluationState> {
     by_step(server).await.iter().map(|one| one.state).collect()
 }
 
-/// Waits until something is so.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "{what}: it did not happen");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// A server with two steps, and the folder that the second's checkpoint gets in a worker's cache.
 async fn two_queued() -> (TestServer, PathBuf) {
     let server = queued().await;
@@ -293,7 +284,7 @@ async fn the_next_step_is_fetched_while_this_one_is_computed() {
     let (server, second) = two_queued().await;
     work_on_two(&server, async || {
         let weights = second.join("model.safetensors");
-        until("the next step is fetched", async || weights.exists()).await;
+        until(async || weights.exists()).await;
         assert_eq!(states(&server).await, [EvaluationState::Leased; 2]);
         let is_ahead = async || {
             by_step(&server).await[1]
@@ -301,7 +292,7 @@ async fn the_next_step_is_fetched_while_this_one_is_computed() {
                 .as_ref()
                 .is_some_and(|said| said.ahead)
         };
-        until("the worker says that it holds it ahead", is_ahead).await;
+        until(is_ahead).await;
     })
     .await;
     assert_eq!(states(&server).await, [EvaluationState::Done; 2]);
@@ -311,10 +302,7 @@ async fn the_next_step_is_fetched_while_this_one_is_computed() {
 async fn a_next_step_that_is_cancelled_is_not_computed() {
     let (server, second) = two_queued().await;
     work_on_two(&server, async || {
-        until("the next step is fetched", async || {
-            second.join("model.safetensors").exists()
-        })
-        .await;
+        until(async || second.join("model.safetensors").exists()).await;
         let id = by_step(&server).await[1].id;
         server.admin.cancel_evaluation(id).await.unwrap();
     })
@@ -329,10 +317,7 @@ async fn a_next_step_that_is_cancelled_is_not_computed() {
 async fn a_step_that_is_cancelled_leaves_the_next_one_as_it_was() {
     let (server, second) = two_queued().await;
     work_on_two(&server, async || {
-        until("the next step is fetched", async || {
-            second.join("model.safetensors").exists()
-        })
-        .await;
+        until(async || second.join("model.safetensors").exists()).await;
         let id = by_step(&server).await[0].id;
         server.admin.cancel_evaluation(id).await.unwrap();
     })
@@ -352,7 +337,7 @@ async fn a_next_step_that_can_not_be_fetched_yet_is_fetched_when_its_turn_comes(
         // Its lock has its size once its folder is to be made.
         let lock = second.with_extension("lock");
         let is_tried = async || std::fs::metadata(&lock).is_ok_and(|lock| lock.len() > 0);
-        until("the next step is tried", is_tried).await;
+        until(is_tried).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         std::fs::remove_file(&second).unwrap();
     })
@@ -382,7 +367,7 @@ async fn no_model_is_loaded_while_another_is_in_memory() {
         let (_, _was_asked) = hear(was_asked).await;
         server.admin.cancel_evaluation(first).await.unwrap();
         let is_claimed = async || by_step(&server).await[1].state == EvaluationState::Leased;
-        until("the worker goes on", is_claimed).await;
+        until(is_claimed).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         // Then the second waits until it is gone.
         assert_eq!(n_seen.load(Ordering::SeqCst), 1);

@@ -87,6 +87,7 @@ def main():
     ours, ours16 = ({row["task"]: row for row in lines(logs / f"ours-{dtype}.json")} for dtype in ("float32", "bfloat16"))
     sizes = sorted(int(path.stem.split("-")[1]) for path in logs.glob("theirs-*.json"))
     theirs = {size: {row["task"]: row for row in lines(logs / f"theirs-{size}.json")} for size in sizes}
+    (long,) = lines(logs / "long.json")
     rows, failed = [], []
     for task, mine in ours.items():
         best = min(sizes, key=lambda size: theirs[size][task]["seconds"])
@@ -123,6 +124,7 @@ def main():
             limit=os.environ.get("LIMIT", "24"), generated=os.environ.get("GENERATED", "4"),
             peak=peak / 1e9, peaks=" and ".join(f"{p / 1e9:.0f}" for p in peaks),
             silence=max(row["longest_silence_s"] for row in ours.values()),
+            long_silence=long["longest_silence_s"], n_long=long["n_asked"], window=config["max_position_embeddings"],
             mflops=flops / 1e6, rows="\n".join(rows), mean=mean,
         ),
         encoding="utf-8",
@@ -152,8 +154,8 @@ the time with bfloat16 weights over that with float32.
 {rows}
 
 Geometric mean of the speedups: {mean:.2f}. *Compared* are answers (log-likelihood with greedy flag, or text) of lm-eval's best run
-and of Fineline's in float32; *unequal* are flags or texts. Whether to go on was asked every {silence:.2f} s at the longest: that is
-how long a cancelled evaluation computes on.
+and of Fineline's in float32; *unequal* are flags or texts. Whether to go on was asked every {silence:.2f} s at the longest, and every
+{long_silence:.2f} s for a text of {n_long} tokens in windows of {window}: that is how long a cancelled evaluation computes on.
 """
 
 main()

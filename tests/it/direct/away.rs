@@ -35,7 +35,7 @@ async fn an_answer_of_the_bucket_that_is_lost_costs_nothing() {
             path_end: "",
             nth,
         };
-        let (bucket, proxy) = (Bucket::new(garage), Proxy::start(&garage.endpoint, Some(cut)).await);
+        let (bucket, proxy) = (garage.new_store(), Proxy::start(&garage.endpoint, Some(cut)).await);
         let server = serve(garage, &bucket, &proxy).await;
         let run = server.run("lab/run").await;
         let dir = checkpoint(server.dir.path(), "step", 300_000, 1);
@@ -59,7 +59,7 @@ async fn a_bucket_that_goes_away_is_no_damage() {
         return;
     };
     // Given a step, and a bucket that is gone
-    let (bucket, proxy) = (Bucket::new(garage), Proxy::start(&garage.endpoint, None).await);
+    let (bucket, proxy) = (garage.new_store(), Proxy::start(&garage.endpoint, None).await);
     let server = serve(garage, &bucket, &proxy).await;
     let run = server.run("lab/run").await;
     let dirs = [1, 2].map(|seed| checkpoint(server.dir.path(), &format!("step-{seed}"), 100_000, seed));

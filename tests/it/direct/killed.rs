@@ -27,7 +27,7 @@ impl Place {
         checkpoint(dir.path(), "step", 200_000, 1);
         Self {
             dir,
-            bucket: Bucket::new(garage),
+            bucket: garage.new_store(),
             variables: garage.variables(),
         }
     }
