@@ -1,6 +1,7 @@
 //! What the integration tests share: a server on a free port with a data folder of its own, clients with chosen tokens,
 //! and small checkpoints.
 
+mod bucket;
 mod database;
 mod engine;
 mod garage;
@@ -17,9 +18,10 @@ use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
 
+pub use bucket::Bucket;
 pub use database::postgres_of;
 pub use engine::{FakeEngine, engine_suite, load_fake};
-pub use garage::{Bucket, Garage, garage};
+pub use garage::{Garage, garage};
 pub use kill::{HOLD_AT, KILL_AT, STOP_AT, arm_fail_points, die_at_fail_point};
 pub use process::{ServerProcess, Start, environment, wait};
 pub use proxy::{Cut, Exchange, Proxy};
