@@ -1,6 +1,6 @@
 //! How long an engine takes for tasks, and on how many tokens: `measure DIR DTYPE LIMIT LOGS YAML[:SHOTS]…` prints a line of JSON
-//! for each task and writes its sample log below `LOGS`. `measure --peak` prints the operations a second of a large product of
-//! matrices in float32, over all cores.
+//! for each task and writes its sample log below `LOGS`. `measure DIR` prints the operations a second in float32 over all cores: of a
+//! large product of matrices, of a layer's products, and of the one that gives logits.
 
 #![expect(clippy::print_stdout, reason = "a program whose answer is its output")]
 
@@ -8,23 +8,30 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
 use fineline_evaluator::candle::engine::CandleEngine;
+use fineline_evaluator::config::Config;
 use fineline_evaluator::engine::EngineOptions;
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_format::task::TaskFile;
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Rows and columns of the product; the best of so many times.
+/// Rows and columns of the large product, and rows of a layer's.
 const SIDE: usize = 2048;
+/// Rows of the product that gives logits, as many as the engine takes at once for a vocabulary of 49,152.
+const LOGIT_ROWS: usize = 170;
+/// The best of so many times.
 const N_TIMES: usize = 7;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, dtype, limit, logs, tasks @ ..] = &arguments[..] else {
-        println!("{}", json!({"flops_per_s": peak()?}));
+    if let [dir] = &arguments[..] {
+        println!("{}", products(Path::new(dir))?);
         return Ok(());
+    }
+    let [dir, dtype, limit, logs, tasks @ ..] = &arguments[..] else {
+        bail!("measure DIR [DTYPE LIMIT LOGS YAML[:SHOTS]...]");
     };
     let options = EngineOptions {
         dtype: dtype.parse().map_err(anyhow::Error::msg)?,
@@ -75,13 +82,32 @@ fn prepare(path: &Path, overrides: Overrides) -> Result<PreparedTask> {
     PreparedTask::new(&yaml, &data, overrides)
 }
 
-fn peak() -> Result<f64> {
-    let a = Tensor::rand(0_f32, 1.0, (SIDE, SIDE), &Device::Cpu)?.to_dtype(DType::F32)?;
+/// Operations a second of products alone.
+fn products(dir: &Path) -> Result<Value> {
+    let config = Config::parse(&std::fs::read(dir.join("config.json"))?)?;
+    let (h, m) = (config.hidden_size, config.intermediate_size);
+    let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    let layer = [(h, q), (h, kv), (h, kv), (q, h), (h, m), (h, m), (m, h)];
+    Ok(json!({
+        "flops_per_s": rate(SIDE, &[(SIDE, SIDE)])?,
+        "layer_flops_per_s": rate(SIDE, &layer)?,
+        "head_flops_per_s": rate(LOGIT_ROWS, &[(h, config.vocab_size)])?,
+    }))
+}
+
+/// Operations a second of products of [rows, in] by each [in, out], one after the other.
+fn rate(rows: usize, shapes: &[(usize, usize)]) -> Result<f64> {
+    let matrix = |rows, columns| Tensor::rand(0_f32, 1.0, (rows, columns), &Device::Cpu);
+    let matrices = shapes.iter().map(|&(n, out)| Ok((matrix(rows, n)?, matrix(n, out)?)));
+    let matrices: Vec<(Tensor, Tensor)> = matrices.collect::<Result<_>>()?;
     let mut best = f64::INFINITY;
     for _ in 0..N_TIMES {
         let begun = Instant::now();
-        a.matmul(&a)?;
+        for (a, b) in &matrices {
+            a.matmul(b)?;
+        }
         best = best.min(begun.elapsed().as_secs_f64());
     }
-    Ok(2.0 * (SIDE as f64).powi(3) / best)
+    let n_multiplied: usize = shapes.iter().map(|(n, out)| rows * n * out).sum();
+    Ok(2.0 * n_multiplied as f64 / best)
 }

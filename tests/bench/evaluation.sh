@@ -28,7 +28,7 @@ for task in hellaswag arc_easy piqa winogrande boolq copa lambada val_rolling; d
     scored+=("$tasks/$task.yaml")
 done
 
-"$measure" --peak >"$logs/peak-before.json"
+"$measure" "$model" >"$logs/peak-before.json"
 for dtype in float32 bfloat16; do
     mkdir -p "$logs/ours-$dtype"
     "$measure" "$model" $dtype "${LIMIT:-24}" "$logs/ours-$dtype" "${scored[@]}" >"$logs/ours-$dtype.json"
@@ -45,5 +45,5 @@ for size in ${BATCH_SIZES:-1 4 16}; do
     theirs "${LIMIT:-24}" "$size" "$logs/theirs-$size" "${scored[@]}" >"$logs/theirs-$size.json"
     theirs "${GENERATED:-4}" "$size" "$logs/theirs-$size" "$tasks/gsm8k.yaml" >>"$logs/theirs-$size.json"
 done
-"$measure" --peak >"$logs/peak-after.json"
+"$measure" "$model" >"$logs/peak-after.json"
 "$python" tests/bench/evaluation/report.py "$logs" "$model/config.json" "${OUT:-docs/benchmarks/evaluation.md}"
