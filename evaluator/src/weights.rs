@@ -80,8 +80,10 @@ impl Weights {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(dir).with_context(|| format!("folder `{}`", dir.display()))? {
             let entry = entry?;
-            if let (true, Ok(path)) = (entry.file_type()?.is_file(), entry.file_name().into_string()) {
-                let size_bytes = entry.metadata()?.len();
+            // What a cache keeps is shown here by links.
+            let metadata = std::fs::metadata(entry.path())?;
+            if let (true, Ok(path)) = (metadata.is_file(), entry.file_name().into_string()) {
+                let size_bytes = metadata.len();
                 entries.push(FileEntry {
                     path,
                     size_bytes,

@@ -12,7 +12,9 @@ use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
 use fineline_evaluator::worker::LoadEngine;
 use fineline_registry::serve::LeaseOptions;
-use harness::{FakeEngine, TestServer, checkpoint, engine_suite, load_fake, serve_with, suite, until};
+use harness::{
+    FakeEngine, TestServer, checkpoint, engine_suite, grammar_suite, load_fake, serve_with, suite, tiny_llama, until,
+};
 
 /// A server with a pushed step whose evaluation waits.
 async fn queued() -> TestServer {
@@ -121,6 +123,27 @@ async fn a_checkpoint_in_the_cache_is_used_again_and_mended() {
             .unwrap(),
         config
     );
+}
+
+#[tokio::test]
+async fn a_real_model_is_computed_out_of_the_cache() {
+    let server = serve_with(|_| {}).await;
+    let (run, dir) = (server.run("lab/run").await, server.dir.path());
+    let (file, _) = grammar_suite(dir, 2);
+    apply_suite(&server.admin, &file, &"lab/*".parse().unwrap(), false)
+        .await
+        .unwrap();
+    let model = tiny_llama(dir, "model", 7);
+    push(&server.admin, &run, 1, &model, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    let load = |dir: &Path, options| {
+        let engine = CandleEngine::load(dir, &candle_core::Device::Cpu, options)?;
+        Ok(Box::new(engine) as Box<dyn Engine>)
+    };
+    server.work_with_cache(Arc::new(load), &dir.join("cache")).await;
+    let ended = evaluation(&server).await;
+    assert_eq!(ended.state, EvaluationState::Done, "{:?}", ended.reason);
 }
 
 #[tokio::test]
