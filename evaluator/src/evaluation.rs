@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -47,11 +46,10 @@ pub(crate) async fn evaluate(
             Some(fetched) => fetched,
             None => fetch(client, options, lease).await?,
         };
-        let (took, begun) = (fetched.took, Instant::now());
         let dtype: EvalDtype = lease.evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
         let mut loaded = loader.load(options, dtype, fetched).await?;
         fail_point!("worker.loaded");
-        meter.loaded(took + begun.elapsed());
+        meter.loaded(loaded.preparation);
         for task in tasks {
             let name = task.name().to_owned();
             meter.begin(&task);

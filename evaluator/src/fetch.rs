@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct Fetched {
     scratch: Scratch,
     _held: Option<Held>,
-    /// How long it took.
+    /// How long it took, but for waiting for the cache.
     pub(crate) took: Duration,
 }
 
@@ -40,10 +40,10 @@ impl Fetched {
 /// # Errors
 /// What the server or the disk stood in the way with.
 pub(crate) async fn fetch(client: &Client, options: &WorkerOptions, lease: &Lease) -> Result<Fetched> {
-    let begun = Instant::now();
     let evaluation = &lease.evaluation;
     let scratch = Scratch::new(&options.scratch_dir())?;
     let held = held(client, options, evaluation).await?;
+    let begun = Instant::now();
     let pull_options = PullOptions {
         // What is in the cache with other bytes is damage.
         overwrite: held.is_some(),

@@ -60,6 +60,11 @@ impl HeldLease {
         }
     }
 
+    /// Says in the log that it is lost.
+    pub(crate) fn tell_lost(&self, reason: &dyn std::fmt::Display) {
+        tracing::warn!(evaluation = %self.id(), %reason, "the lease is lost, the work is dropped");
+    }
+
     /// Renews no more: a renewal that waits would hear of the work's end as of a loss.
     pub(crate) fn let_go(&self) {
         self.renewing.abort();

@@ -4,6 +4,7 @@
 //! or until it is loaded: whoever is next waits for that, and only then is it asked how much memory there is.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fineline_format::suite::EvalDtype;
@@ -23,6 +24,8 @@ pub(crate) struct Loader {
 pub(crate) struct Loaded {
     // Dropped first.
     pub(crate) engine: Box<dyn Engine>,
+    /// How long it took to fetch and load, but for waiting.
+    pub(crate) preparation: Duration,
     _alone: OwnedMutexGuard<()>,
 }
 
@@ -45,8 +48,13 @@ impl Loader {
         let alone = Arc::clone(&self.alone).lock_owned().await;
         let load = Arc::clone(&self.load);
         let load = move || {
+            let begun = Instant::now();
             let engine = load(fetched.path(), options)?;
-            Ok(Loaded { engine, _alone: alone })
+            Ok(Loaded {
+                engine,
+                preparation: fetched.took + begun.elapsed(),
+                _alone: alone,
+            })
         };
         tokio::task::spawn_blocking(load).await.context("the engine panicked")?
     }

@@ -22,11 +22,13 @@ pub(crate) fn strip_end(text: &str) -> &str {
 
 /// `str.capitalize()`.
 pub(crate) fn capitalize(text: &str) -> String {
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => title(first) + &chars.as_str().to_lowercase(),
-        None => String::new(),
-    }
+    let Some(first) = text.chars().next() else {
+        return String::new();
+    };
+    // Of the whole text: whether a sigma is a final one shows in what stands before it.
+    let lower = text.to_lowercase();
+    let n_first = first.to_lowercase().count();
+    title(first) + &lower.chars().skip(n_first).collect::<String>()
 }
 
 /// A character in Unicode's title case, which is not upper case where a character stands for two letters, and not in Georgian.
@@ -390,6 +392,8 @@ mod tests {
             ("აბ", "აბ"),
             ("ᾳa", "ᾼa"),
             ("éA", "Éa"),
+            ("ΑΣ", "Ας"),
+            ("İA", "İa"),
             ("", ""),
         ] {
             assert_eq!(capitalize(text), capital);

@@ -1,11 +1,12 @@
 //! Folders for checkpoints that are not kept, and those of workers that were killed.
 //!
-//! Each is a folder of its own with a lock beside the checkpoint, which the system lets go when its process ends: a folder whose
-//! lock is free is nobody's.
+//! Each is a folder of its own with a lock beside the checkpoint, which the system lets go when its process ends: a folder of this
+//! machine whose lock is free is nobody's. Where a disk knows no locks nothing is taken away.
 //!
-//! **Invariant:** a folder is taken away only under its lock.
+//! **Invariant:** a folder is taken away only under its lock, and the lock last.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,6 +25,13 @@ pub(crate) struct Scratch {
     _lock: File,
 }
 
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What can't be taken away now is tried again with its folder, and by the next worker.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
 impl Scratch {
     /// A new folder in `parent`.
     ///
@@ -36,12 +44,13 @@ impl Scratch {
     fn make(parent: &Path) -> std::io::Result<Self> {
         loop {
             let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-            let lock = File::create(dir.path().join(LOCK))?;
+            let mut lock = File::create(dir.path().join(LOCK))?;
             let path = dir.path().join(CHECKPOINT);
             // Another worker that starts may take it for a dead one's until it is locked.
-            if lock.try_lock().is_err() || !dir.path().join(LOCK).exists() {
+            if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) || !dir.path().join(LOCK).exists() {
                 continue;
             }
+            lock.write_all(host().as_bytes())?;
             std::fs::create_dir(&path)?;
             return Ok(Self {
                 path,
@@ -65,14 +74,31 @@ pub(crate) fn sweep(parent: &Path) {
             continue;
         }
         let dir = entry.path();
-        let Ok(lock) = File::open(dir.join(LOCK)) else { continue };
+        // Another machine's locks may not show here.
+        let is_of_here = std::fs::read_to_string(dir.join(LOCK)).is_ok_and(|of| of == host());
+        let Some(lock) = is_of_here.then(|| File::open(dir.join(LOCK)).ok()).flatten() else {
+            continue;
+        };
         if lock.try_lock().is_ok() {
-            match std::fs::remove_dir_all(&dir) {
+            match take_away(&dir) {
                 Ok(()) => tracing::info!(dir = %dir.display(), "took away what a killed worker left"),
                 Err(error) => tracing::warn!(dir = %dir.display(), %error, "can't take away what a killed worker left"),
             }
         }
     }
+}
+
+fn take_away(dir: &Path) -> std::io::Result<()> {
+    let checkpoint = dir.join(CHECKPOINT);
+    if checkpoint.exists() {
+        std::fs::remove_dir_all(checkpoint)?;
+    }
+    std::fs::remove_dir_all(dir)
+}
+
+/// The machine's name.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -86,17 +112,20 @@ mod tests {
         std::fs::write(used.path().join("model.safetensors"), b"weights").unwrap();
         let left = parent.path().join(format!("{PREFIX}left"));
         std::fs::create_dir_all(left.join(CHECKPOINT)).unwrap();
-        std::fs::write(left.join(LOCK), b"").unwrap();
+        std::fs::write(left.join(LOCK), host()).unwrap();
+        let elsewhere = parent.path().join(format!("{PREFIX}of-another-machine"));
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join(LOCK), b"elsewhere").unwrap();
         for other in ["somebody's own", "fineline-checkpoint-without-a-lock"] {
             std::fs::create_dir(parent.path().join(other)).unwrap();
             std::fs::write(parent.path().join(other).join("file"), b"").unwrap();
         }
         sweep(parent.path());
         let there = |name: &str| parent.path().join(name).exists();
-        assert!(!left.exists());
+        assert!(!left.exists() && elsewhere.exists());
         assert!(there("somebody's own/file") && there("fineline-checkpoint-without-a-lock/file"));
         assert!(used.path().join("model.safetensors").exists());
         drop(used);
-        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 3);
     }
 }

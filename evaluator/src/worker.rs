@@ -134,13 +134,22 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, loader: &Loa
         };
         let status = work.held.status.clone();
         let mut current = pin!(handle(options, loader, work));
-        let claimed = tokio::select! {
-            () = &mut current => None,
-            held = claims.ahead(&status) => Some(held),
+        next = loop {
+            let held = tokio::select! {
+                () = &mut current => break None,
+                held = claims.ahead(&status) => held,
+            };
+            let mut fetching = pin!(fetch_ahead(options, held));
+            let fetched = tokio::select! {
+                () = &mut current => break fetching.await,
+                fetched = &mut fetching => fetched,
+            };
+            let Some(mut ahead) = fetched else { continue };
+            tokio::select! {
+                () = &mut current => break Some(ahead),
+                lost = ahead.held.lost() => ahead.held.tell_lost(&lost),
+            }
         };
-        if let Some(held) = claimed {
-            ((), next) = tokio::join!(current, fetch_ahead(options, held));
-        }
     }
 }
 
@@ -158,7 +167,7 @@ async fn fetch_ahead(options: &WorkerOptions, mut held: HeldLease) -> Option<Nex
     let fetched = tokio::select! {
         fetched = fetch(&client, options, &lease) => fetched,
         lost = held.lost() => {
-            tracing::warn!(evaluation = %held.id(), reason = %lost, "the lease on the next work is lost");
+            held.tell_lost(&lost);
             return None;
         }
     };
@@ -179,7 +188,7 @@ async fn handle(options: &WorkerOptions, loader: &Loader, work: Next) {
     let outcome = tokio::select! {
         outcome = evaluate(&client, options, loader, &lease, fetched, &status) => outcome,
         lost = held.lost() => {
-            tracing::warn!(evaluation = %id, reason = %lost, "the lease is lost, the work is dropped");
+            held.tell_lost(&lost);
             return;
         }
     };
@@ -197,7 +206,7 @@ async fn handle(options: &WorkerOptions, loader: &Loader, work: Next) {
         .downcast_ref::<Error>()
         .is_some_and(|error| matches!(error, Error::LeaseLost(_)))
     {
-        tracing::warn!(evaluation = %id, reason = %error, "the lease is lost, the work is dropped");
+        held.tell_lost(&error);
         return;
     }
     let reason = format!("{error:#}");

@@ -44,6 +44,7 @@ pub(super) fn generate(
     let mut done: Vec<Option<String>> = vec![None; requests.len()];
 
     let n_common = common(&prompts);
+    let max_kept = max_kept.saturating_sub(n_common);
     let (mut counts, mut n_done) = (Counts::default(), 0);
     let before_all = |own: Option<(Key, usize)>| -> Vec<Before> {
         let common = (n_common > 0).then_some((COMMON, n_common));

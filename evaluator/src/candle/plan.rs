@@ -133,9 +133,15 @@ impl Plan {
         batches
     }
 
-    /// The most tokens whose keys and values are kept between two batches.
+    /// The most tokens whose keys and values are kept at once: while a batch is computed, what it looks back at and what it keeps.
     pub(crate) fn max_kept(&self, batches: &[Range<usize>]) -> usize {
-        let kept = |batch: &Range<usize>| self.kept_before(batch.end).iter().map(|(_, n)| n).sum();
+        let kept = |batch: &Range<usize>| -> usize {
+            let (before, behind) = (self.kept_before(batch.start), self.kept_before(batch.end));
+            let all: usize = before.iter().chain(behind).map(|(_, n)| n).sum();
+            // What stays is there once.
+            let stays = |&&(piece, n): &&(usize, usize)| Some(n.min(behind.iter().find(|kept| kept.0 == piece)?.1));
+            all - before.iter().filter_map(|kept| stays(&kept)).sum::<usize>()
+        };
         batches.iter().map(kept).max().unwrap_or(0)
     }
 

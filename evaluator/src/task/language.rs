@@ -216,6 +216,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(method);
     environment.add_filter("replace", replace);
     environment.add_filter("join", join);
+    environment.add_filter("capitalize", |text: String| python::capitalize(&text));
     environment.add_filter("string", |value: Value| shown(&value));
     environment.set_formatter(|out, _, value| {
         if value.is_undefined() {
@@ -379,6 +380,7 @@ fn method(state: &State<'_, '_>, value: &Value, method: &str, args: &[Value]) ->
             }
             _ => Err(Error::new(ErrorKind::InvalidOperation, "`replace` takes two texts")),
         },
+        ("capitalize", ValueKind::String, []) => Ok(python::capitalize(value.as_str().unwrap_or_default()).into()),
         ("join", ValueKind::String, [items]) => join(items.clone(), value.as_str().map(str::to_owned)).map(Value::from),
         ("replace" | "join", ..) => Err(Error::new(
             ErrorKind::InvalidOperation,

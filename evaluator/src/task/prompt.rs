@@ -88,7 +88,7 @@ impl<'a> Prompter<'a> {
         let ask = format!("{question}{between}{prefix}");
         match file.output_type {
             OutputType::MultipleChoice => {
-                sample.target = target_of_choices(&given_target, &sample.choices)?;
+                sample.target = self.right_choices(&given_target, &sample.choices)?;
                 let n = sample.choices.len();
                 self.spend(n.saturating_mul(context.len() + ask.len()), &sample.choices)?;
                 let context = context + &ask;
@@ -128,6 +128,22 @@ impl<'a> Prompter<'a> {
         Ok(sample)
     }
 
+    /// The right ones of the choices; exactly one where a metric compares classes.
+    fn right_choices(&self, target: &Given, choices: &[String]) -> Result<Target> {
+        let right = target_of_choices(target, choices)?;
+        let of_classes = |metric: &&Metric| matches!(metric, Metric::F1 | Metric::Mcc);
+        if let (Some(metric), Target::Choices(right)) = (self.file.metrics.iter().find(of_classes), &right) {
+            let n = choices.len();
+            ensure!(
+                right.len() == 1,
+                "metric `{metric}` needs one right choice a document: target `{}` names {} of its {n}",
+                logged(target).chars().take(200).collect::<String>(),
+                right.len()
+            );
+        }
+        Ok(right)
+    }
+
     /// The choices stand in the contexts and the continuation is the same ("partial evaluation").
     fn contexts(&mut self, sample: &mut Sample, context: &str, question: &Given, target: Given) -> Result<()> {
         ensure!(
@@ -138,7 +154,7 @@ impl<'a> Prompter<'a> {
             self.file.gen_prefix.is_none(),
             "`gen_prefix` is not supported where the choices are contexts"
         );
-        sample.target = target_of_choices(question, &sample.choices)?;
+        sample.target = self.right_choices(question, &sample.choices)?;
         let continuation = format!("{}{}", self.file.target_delimiter, target.text("doc_to_target")?);
         let n = sample.choices.len();
         self.spend(n.saturating_mul(context.len() + continuation.len()), &sample.choices)?;
@@ -264,7 +280,8 @@ fn logged(target: &Given) -> String {
 }
 
 /// The right ones of the choices: a number counts from 0, a text is one of them. What is none of them is left out, as lm-eval
-/// has it: a document without a right choice counts as wrong.
+/// has it: a document without a right choice counts as wrong. (A number below 0 is none either, also for `exact_match`, where
+/// Python counts it from the end.)
 fn target_of_choices(target: &Given, choices: &[String]) -> Result<Target> {
     let index = |value: &Given| match value {
         Given::Int(index) => usize::try_from(*index).ok().filter(|&index| index < choices.len()),
