@@ -306,9 +306,12 @@ fn target_of_choices(target: &Given, choices: &[String]) -> Result<Target> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
+    use crate::task::{Overrides, PreparedTask};
 
     #[test]
     fn what_is_none_of_the_choices_is_not_right() {
@@ -326,5 +329,28 @@ mod tests {
         }
         assert_eq!(right(json!([0, 7])), [0]);
         assert!(target_of_choices(&Given::List(vec![json!("a")]), &choices).is_err());
+    }
+
+    #[test]
+    fn a_metric_of_classes_needs_one_right_choice() {
+        let prepared = |metric: &str, target: Value| {
+            let yaml = json!({
+                "task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "t.jsonl"}},
+                "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_target": "t",
+                "doc_to_choice": ["a", "b"], "metric_list": [{"metric": metric}],
+            });
+            let document = json!({"q": "q", "t": target}).to_string().into_bytes();
+            let data = BTreeMap::from([("test".to_owned(), vec![document])]);
+            PreparedTask::new(&yaml.to_string(), &data, Overrides::default()).map_err(|error| format!("{error:#}"))
+        };
+        prepared("mcc", json!(1)).unwrap();
+        prepared("acc", json!(-1)).unwrap();
+        for metric in ["mcc", "f1"] {
+            let error = prepared(metric, json!(-1)).unwrap_err();
+            assert!(
+                error.contains("needs one right choice") && error.contains("`-1`"),
+                "{error}"
+            );
+        }
     }
 }
