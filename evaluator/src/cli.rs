@@ -1,6 +1,5 @@
 //! The command line of `fineline-evaluator`.
 
-use std::future::pending;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -18,7 +17,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Works as the process's arguments say, until SIGINT or SIGTERM, and gives the code to end with.
+    /// Works as the process's arguments say, until ctrl-c or SIGTERM, and gives the code to end with.
     pub fn run_from_arguments() -> ExitCode {
         let cli = Self::parse();
         init_tracing();
@@ -53,17 +52,13 @@ fn init_tracing() {
     }
 }
 
-/// Resolves at SIGINT or SIGTERM.
+/// Resolves at ctrl-c or SIGTERM.
 async fn stopped() {
-    let asked = async |kind| match signal(kind) {
-        Ok(mut signals) => drop(signals.recv().await),
-        Err(error) => {
-            tracing::warn!(%error, "a signal is not heard");
-            pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = asked(SignalKind::interrupt()) => {}
-        () = asked(SignalKind::terminate()) => {}
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
     }
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::worker::host;
+
 const PREFIX: &str = "fineline-checkpoint-";
 const LOCK: &str = "lock";
 const CHECKPOINT: &str = "checkpoint";
@@ -94,11 +96,6 @@ fn take_away(dir: &Path) -> std::io::Result<()> {
         std::fs::remove_dir_all(checkpoint)?;
     }
     std::fs::remove_dir_all(dir)
-}
-
-/// The machine's name.
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
 }
 
 #[cfg(test)]

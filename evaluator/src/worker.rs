@@ -88,7 +88,8 @@ pub async fn run(options: WorkerOptions, stop: impl Future<Output = ()>) -> Resu
 /// When the token is refused.
 pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: impl Future<Output = ()>) -> Result<()> {
     let client = Client::new(&options.server, Some(&options.token))?;
-    let name = options.name.clone().unwrap_or_else(default_name);
+    let name = options.name.clone();
+    let name = name.unwrap_or_else(|| format!("{}-{}", host(), std::process::id()));
     tracing::info!(
         worker = name,
         server = client.url(),
@@ -115,10 +116,13 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
-fn default_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
-    format!("{host}-{}", std::process::id())
+/// This machine's name.
+pub(crate) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "worker".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 async fn work(client: &Client, options: &WorkerOptions, name: &str, loader: &Loader) -> Result<()> {

@@ -137,10 +137,8 @@ impl Plan {
     pub(crate) fn max_kept(&self, batches: &[Range<usize>]) -> usize {
         let kept = |batch: &Range<usize>| -> usize {
             let (before, behind) = (self.kept_before(batch.start), self.kept_before(batch.end));
-            let all: usize = before.iter().chain(behind).map(|(_, n)| n).sum();
-            // What stays is there once.
-            let stays = |&&(piece, n): &&(usize, usize)| Some(n.min(behind.iter().find(|kept| kept.0 == piece)?.1));
-            all - before.iter().filter_map(|kept| stays(&kept)).sum::<usize>()
+            let is_new = |(piece, _): &&(usize, usize)| before.iter().all(|(known, _)| known != piece);
+            before.iter().chain(behind.iter().filter(is_new)).map(|(_, n)| n).sum()
         };
         batches.iter().map(kept).max().unwrap_or(0)
     }
@@ -206,6 +204,12 @@ mod tests {
         assert_eq!(sizes, [9, 9, 2, 4], "two tokens are not worth being looked back at");
         assert_eq!(plan.pieces[3].before, [(0, 9), (1, 9)]);
         assert_eq!(plan.max_kept(&plan.batches(9)), 18);
+        // The second batch ends a text of 24, and keeps the 8 tokens that the third looks back at.
+        let (text, head): (Vec<u32>, Vec<u32>) = ((0..24).collect(), (100..108).collect());
+        let behind: Vec<u32> = (100..118).collect();
+        let plan = Plan::new(vec![row(0, &text, 1), row(1, &head, 1), row(2, &behind, 1)], 16);
+        assert_eq!(plan.batches(16), [0..1, 1..3, 3..4]);
+        assert_eq!(plan.max_kept(&plan.batches(16)), 24);
     }
 
     proptest! {
