@@ -22,6 +22,7 @@ pub mod reference;
 pub mod result;
 pub mod run;
 pub mod score;
+pub mod source;
 pub mod storage;
 pub mod suite;
 pub mod tag;
@@ -43,6 +44,9 @@ pub use reference::Reference;
 pub use result::{result_digest, scores_digest};
 pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
+pub use source::{
+    CreateSource, HubCheckpoints, Source, SourceLocation, SourcePreview, SourceState, SourceStep, SourceStepState, StepMapping,
+};
 pub use storage::{CollectGarbage, FrameCount, GarbageReport};
 pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, StepOrder, Suite};
 pub use tag::{CreateRelease, Release, SetTag, Tag};
