@@ -1,8 +1,8 @@
 """A folder as the Hub sees it: `ROOT/NAMESPACE/REPOSITORY/BRANCH/files…`, with git's own ids. No HTTP here.
 
 A branch whose name has a `/` is a folder whose name has `%2F`; `REPOSITORY/.tags.json` maps tags to branches. All is
-read afresh at each call, so a test may add, alter and remove files meanwhile; only digests are kept, and only while size and
-time of a file are unchanged. A commit that was once listed stays known, as on the Hub, as far as its files'
+read afresh at each call, so a test may add, alter and remove files meanwhile; only digests are kept, and only while
+size and time of a file are unchanged. A commit that was once listed stays known, as on the Hub, as far as its files'
 bytes are still somewhere below ROOT; a new process knows the current commits alone.
 """
 
