@@ -1,5 +1,6 @@
 //! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, suites of tasks and those that are built in, and memory that is used again.
+//! splitter, the frame codec, suites of tasks and those that are built in, what a checkpoint says besides its weights
+//! (its name, a trainer's state, scores), and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
@@ -18,6 +19,7 @@ mod rebuild;
 mod safetensors;
 mod source;
 pub mod split;
+pub mod step_name;
 pub mod suite;
 pub mod task;
 mod torch;
