@@ -18,6 +18,7 @@ mod planes;
 pub mod python_json;
 mod rebuild;
 mod safetensors;
+pub mod shipped_scores;
 mod source;
 pub mod split;
 pub mod step_name;
