@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use fineline_api::{CreatePushSession, PushSession, PushSessionState, Reference, RunName};
 use fineline_format::Digest;
+use fineline_format::trainer_state::TrainerState;
 use uuid::Uuid;
 
 use crate::blocking::blocking;
@@ -27,7 +28,7 @@ use crate::pass::{Cuts, pass};
 use crate::plan::{self, Plan};
 use crate::progress::{Meter, Phase, Progress};
 use crate::send::{Sender, Sent};
-use crate::trainer_state::{self, TrainerState};
+use crate::trainer_state;
 
 /// How long the server is asked to wait for the end of verification before it answers.
 const VERIFY_WAIT_S: u64 = 25;
@@ -39,7 +40,8 @@ pub struct PushOptions {
     /// Tokens trained on until this step. When absent, `tokens_seen` or `num_input_tokens_seen` of a
     /// `trainer_state.json` in the folder gives it, else the run's `tokens_per_step`.
     pub tokens: Option<u64>,
-    /// Training loss at this step. When absent, `train_loss` or `loss` of a `trainer_state.json` gives it.
+    /// Training loss at this step. When absent, `train_loss` or `loss` of a `trainer_state.json` gives it, else the last
+    /// loss of its log.
     pub loss: Option<f64>,
     /// Another spelling of the step (`ckpt_100`), usable as a reference.
     pub label: Option<String>,

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use fineline_format::python_json;
 use serde_json::Value;
 
 use super::compare::CompareError;
@@ -66,7 +67,9 @@ impl Lines {
                 return Err(self.bad(format!("it is longer than {} bytes", self.max_bytes)));
             }
             if !line.trim_ascii().is_empty() {
-                return parse(&line).map(Some).map_err(|error| self.bad(error.to_string()));
+                return python_json::parse(&line)
+                    .map(Some)
+                    .map_err(|error| self.bad(error.to_string()));
             }
         }
     }
@@ -85,39 +88,7 @@ pub(super) fn read_file(path: &Path) -> Result<Value, CompareError> {
             format!("it is longer than {MAX_FILE_BYTES} bytes"),
         ));
     }
-    parse(&bytes).map_err(|error| CompareError::input(path, error.to_string()))
-}
-
-/// Reads JSON, and the bare words of Python's that are none, as texts.
-fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
-    serde_json::from_slice(bytes).or_else(|error| {
-        let quoted = quote_bare_words(bytes).ok_or(error)?;
-        serde_json::from_slice(&quoted)
-    })
-}
-
-/// Puts `NaN`, `Infinity` and `-Infinity` outside of texts in quotes; `None` when there are none.
-fn quote_bare_words(bytes: &[u8]) -> Option<Vec<u8>> {
-    const WORDS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
-    let mut out = Vec::with_capacity(bytes.len() + 16);
-    let (mut i, mut inside, mut found) = (0, false, false);
-    while i < bytes.len() {
-        let word = WORDS.iter().find(|word| !inside && bytes[i..].starts_with(word));
-        if let Some(word) = word {
-            out.push(b'"');
-            out.extend_from_slice(word);
-            out.push(b'"');
-            i += word.len();
-            found = true;
-            continue;
-        }
-        let escaped = inside && bytes[i] == b'\\';
-        inside ^= bytes[i] == b'"';
-        let end = (i + 1 + usize::from(escaped)).min(bytes.len());
-        out.extend_from_slice(&bytes[i..end]);
-        i = end;
-    }
-    found.then_some(out)
+    python_json::parse(&bytes).map_err(|error| CompareError::input(path, error.to_string()))
 }
 
 #[cfg(test)]
@@ -125,17 +96,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn pythons_bare_words_become_texts() {
-        let read = |text: &str| parse(text.as_bytes());
-        let expected = json!({"a": ["NaN", "-Infinity", 1], "b\"NaN": "say NaN", "c": "\\"});
-        assert_eq!(
-            read(r#"{"a": [NaN, -Infinity, 1], "b\"NaN": "say NaN", "c": "\\"}"#).unwrap(),
-            expected
-        );
-        assert!(read("{\"a\": nan}").is_err() && read("{\"a\": \"NaN\"").is_err());
-    }
 
     #[test]
     fn a_line_that_is_too_long_or_no_json_is_named() {

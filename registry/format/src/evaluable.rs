@@ -20,6 +20,56 @@ pub fn has_tokenizer(manifest: &Manifest) -> bool {
     TOKENIZER_FILES[..2].iter().any(|path| manifest.get(path).is_some())
 }
 
+/// Whether a file is what a trainer restarts from and no evaluation needs, told by its name: the states of optimizer,
+/// scheduler, loss scaler and random numbers.
+///
+/// Below a folder `global_stepN` everything is, DeepSpeed's own copy of the weights too: it stands beside those of the
+/// checkpoint. At the top `*_model_states.pt` is not, since there it is all the weights that there are. Files that hold
+/// the weights together with other states (`model_optim_rng.pt`, `*.distcp`) and the small settings
+/// (`training_args.bin`, `trainer_state.json`) are not either.
+///
+/// Only the name is asked: who leaves such files out should look whether weights remain, since
+/// `*_optim_states.pt` is a part of them where ZeRO divided them.
+pub fn is_optimizer_file(path: &str) -> bool {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_states = |folder: &str| {
+        let digits = folder.strip_prefix("global_step").unwrap_or_default();
+        let of_deepspeed = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        of_deepspeed || is_numbered(folder, "optimizer") || folder == "optim"
+    };
+    if folders.split('/').any(is_states) || name.ends_with("_optim_states.pt") {
+        return true;
+    }
+    if name == "train.pt" || name == "distrib_optim.pt" {
+        return true;
+    }
+    let Some((stem, "pt" | "pth" | "bin" | "pkl" | "ckpt" | "safetensors")) = name.rsplit_once('.') else {
+        return false;
+    };
+    OPTIMIZER_STEMS.iter().any(|state| is_numbered(stem, state))
+}
+
+/// The names of a trainer's states, without their endings.
+const OPTIMIZER_STEMS: [&str; 8] = [
+    "optimizer",
+    "optim",
+    "scheduler",
+    "lr_scheduler",
+    "scaler",
+    "rng_state",
+    "rng_states",
+    "random_states",
+];
+
+/// Whether a name is that word, perhaps with a rank behind it: `rng_state`, `rng_state_0`.
+fn is_numbered(name: &str, word: &str) -> bool {
+    let Some(rest) = name.strip_prefix(word) else {
+        return false;
+    };
+    let rank = rest.strip_prefix(['_', '-']).unwrap_or_default();
+    rest.is_empty() || !rank.is_empty() && rank.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// What stands between a checkpoint and its evaluation, and what to do about it; `None` when nothing does.
 /// `has_weights` says whether tensors could be read from it, `has_tokenizer` whether one is there, of its own or of its
 /// run.
@@ -93,6 +143,54 @@ mod tests {
         };
         let manifest = Manifest::new(paths.iter().map(entry).collect()).unwrap();
         obstacle(&manifest, has_weights, has_tokenizer(&manifest))
+    }
+
+    #[test]
+    fn what_a_trainer_restarts_from_is_told_by_its_name() {
+        for path in [
+            "optimizer.pt",
+            "optimizer.bin",
+            "optimizer_1.bin",
+            "optimizer_0/__0_0.distcp",
+            "scheduler.pt",
+            "scaler.pt",
+            "rng_state.pth",
+            "rng_state_7.pth",
+            "random_states_0.pkl",
+            "optim.safetensors",
+            "optim.pt",
+            "train.pt",
+            "a/b/optim/rank0.pt",
+            "distrib_optim.pt",
+            "iter_0000500/mp_rank_00/distrib_optim.pt",
+            "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "global_step500/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "global_step500/zero_pp_rank_0_mp_rank_00_model_states.pt",
+            "global_step500/mp_rank_00_model_states.pt",
+            "global_step500/layer_00-model_00-model_states.pt",
+        ] {
+            assert!(is_optimizer_file(path), "{path}");
+        }
+        for path in [
+            "model.safetensors",
+            "pytorch_model.bin",
+            "pytorch_model-00001-of-00002.bin",
+            "training_args.bin",
+            "trainer_state.json",
+            "scheduler_config.json",
+            "optimizer.json",
+            "optimizer_card.pt",
+            "model.pt",
+            "model_optim_rng.pt",
+            "__0_0.distcp",
+            "mp_rank_00_model_states.pt",
+            "global_step500",
+            "global_steps/model.safetensors",
+            "global_step/model.safetensors",
+            "",
+        ] {
+            assert!(!is_optimizer_file(path), "{path}");
+        }
     }
 
     #[test]

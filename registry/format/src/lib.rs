@@ -1,5 +1,6 @@
 //! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, suites of tasks and those that are built in, and memory that is used again.
+//! splitter, the frame codec, suites of tasks and those that are built in, what a checkpoint says besides its weights
+//! (its name, a trainer's state, scores), and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
@@ -14,13 +15,17 @@ pub mod manifest;
 mod pack;
 mod pickle;
 mod planes;
+pub mod python_json;
 mod rebuild;
 mod safetensors;
+pub mod shipped_scores;
 mod source;
 pub mod split;
+pub mod step_name;
 pub mod suite;
 pub mod task;
 mod torch;
+pub mod trainer_state;
 pub mod weights;
 mod yaml;
 mod zip;
