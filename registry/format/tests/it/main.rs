@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod craft;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod real_run;
 #[cfg(test)]
 mod split;
