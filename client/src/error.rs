@@ -132,6 +132,14 @@ pub enum Error {
         /// The server's reason.
         reason: String,
     },
+    /// A step's weights can't be pulled in another form than the one that they are stored in.
+    #[error("step `{step}` can't be pulled as safetensors: {reason}")]
+    NotConvertible {
+        /// The step.
+        step: u64,
+        /// Why, by the file's name.
+        reason: String,
+    },
     /// What the server sent is not what its digest names.
     #[error("{what} does not have the digest `{digest}`: {reason}")]
     Corrupt {
@@ -178,6 +186,7 @@ impl Error {
                 "give the data from elsewhere with `--data`: a folder, `s3://BUCKET/PREFIX`, `hf://datasets/OWNER/NAME`"
             }
             Self::Stalled { .. } | Self::Unavailable(_) => "run the same command again: it goes on where it was",
+            Self::NotConvertible { .. } => "pull it as it is stored, without `--as`",
             Self::Protocol { .. } => "check that the URL (FINELINE_URL) is that of a Fineline registry",
             _ => return None,
         };

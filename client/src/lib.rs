@@ -77,6 +77,7 @@ mod wait;
 
 mod blocking;
 mod call;
+mod convert;
 mod direct;
 mod error;
 mod folder;
@@ -86,6 +87,8 @@ mod pass;
 mod plan;
 mod progress;
 mod pulse;
+mod receive;
+mod remote_file;
 mod send;
 mod trainer_state;
 
@@ -102,7 +105,7 @@ pub use lm_eval::{
 };
 pub use page::all_pages;
 pub use progress::{Phase, Progress};
-pub use pull::{PullOptions, PullOutcome, pull};
+pub use pull::{PullOptions, PullOutcome, WeightsForm, pull};
 pub use push::{PushOptions, PushOutcome, push};
 pub use pusher::{Pusher, PusherError, PusherOptions};
 pub use ranks::{PartOutcome, abort_parts, commit_parts, push_part};

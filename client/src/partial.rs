@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fineline_api::{CheckpointFile, ChunkRef};
-use fineline_format::frame::{self, Decoder};
 use fineline_format::{Buffer, Digest, Hasher, MAX_CHUNK_BYTES, ReadAt as _};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -23,6 +22,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::folder::{OpenFile, PARTIAL_SUFFIX, write_all_at};
 use crate::pull::Shared;
+use crate::receive::{fetch_verified, receive};
 
 const READ_BYTES: usize = 1 << 20;
 /// Chunks of one file that are fetched, or done before their turn; the pull's semaphore bounds their bytes over all files.
@@ -49,9 +49,9 @@ enum Part {
 }
 
 /// A file that is being put together.
-struct Partial {
-    path: PathBuf,
-    file: OpenFile,
+pub(crate) struct Partial {
+    pub(crate) path: PathBuf,
+    pub(crate) file: OpenFile,
     written_bytes: AtomicU64,
     /// What went wrong when the disk was told to begin: told at the end, since the system tells it once.
     sync_failure: Mutex<Option<io::Error>>,
@@ -83,6 +83,14 @@ pub(crate) fn place(dir: &Path, path: &str) -> Result<PathBuf> {
 
 /// What is at `to`; blocking.
 pub(crate) fn look(to: &Path, file: &CheckpointFile) -> Result<Existing> {
+    look_for(to, file.size_bytes, || {
+        let digest = hash_file(to).map_err(Error::io("read", to))?;
+        Ok(digest == file.digest)
+    })
+}
+
+/// What is at `to`, where a file of so many bytes is the one that is meant if `is_same` says so; blocking.
+pub(crate) fn look_for(to: &Path, size_bytes: u64, is_same: impl FnOnce() -> Result<bool>) -> Result<Existing> {
     match fs::symlink_metadata(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Existing::Nothing),
         Err(error) => Err(Error::io("read", to)(error)),
@@ -90,9 +98,8 @@ pub(crate) fn look(to: &Path, file: &CheckpointFile) -> Result<Existing> {
             "`{}` is a folder where a file is to go: take it away",
             to.display()
         ))),
-        Ok(metadata) if metadata.is_file() && metadata.len() == file.size_bytes => {
-            let same = hash_file(to).map_err(Error::io("read", to))? == file.digest;
-            Ok(if same { Existing::Same } else { Existing::Other })
+        Ok(metadata) if metadata.is_file() && metadata.len() == size_bytes => {
+            Ok(if is_same()? { Existing::Same } else { Existing::Other })
         }
         Ok(_) => Ok(Existing::Other),
     }
@@ -100,8 +107,8 @@ pub(crate) fn look(to: &Path, file: &CheckpointFile) -> Result<Existing> {
 
 /// Fetches what is missing of a file and gives it its name.
 pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: PathBuf) -> Result<()> {
-    let (part, listed) = (partial_path(&to), file.clone());
-    let (partial, parts, kept_bytes) = work(&shared, move || open_partial(part, &listed)).await?;
+    let (there, listed) = (to.clone(), file.clone());
+    let (partial, parts, kept_bytes) = work(&shared, move || open_partial(&there, &listed)).await?;
     let partial = Arc::new(partial);
     shared.kept_bytes.fetch_add(kept_bytes, Ordering::Relaxed);
     shared.meter.add(kept_bytes);
@@ -133,7 +140,7 @@ pub(crate) async fn pull_file(shared: Arc<Shared>, file: CheckpointFile, to: Pat
 }
 
 /// Works on a file where it may block; a pull that fails meanwhile waits for the end of it.
-async fn work<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn work<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Send + 'static) -> T {
     let working = Arc::clone(&shared.working).read_owned().await;
     blocking(move || {
         let result = work();
@@ -143,44 +150,51 @@ async fn work<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + Sen
     .await
 }
 
-fn partial_path(to: &Path) -> PathBuf {
-    let mut name = to.as_os_str().to_owned();
-    name.push(PARTIAL_SUFFIX);
-    PathBuf::from(name)
+impl Partial {
+    /// Makes the partial file of `to`, or takes up one that is there, and says how many bytes it had; blocking.
+    pub(crate) fn open(to: &Path, size_bytes: u64) -> Result<(Self, u64)> {
+        let mut path = to.as_os_str().to_owned();
+        path.push(PARTIAL_SUFFIX);
+        let path = PathBuf::from(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::io("make folder", parent))?;
+        }
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(Error::Folder(format!(
+                    "`{}` is no plain file: take it away",
+                    path.display()
+                )));
+            }
+            _ => {}
+        }
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let file = open.map_err(Error::io("write", &path))?;
+        let held = file.metadata().map_err(Error::io("read", &path))?.len();
+        file.set_len(size_bytes).map_err(Error::io("write", &path))?;
+        let partial = Self {
+            file: OpenFile { file, size_bytes },
+            path,
+            written_bytes: AtomicU64::new(0),
+            sync_failure: Mutex::new(None),
+        };
+        Ok((partial, held))
+    }
+
+    /// Writes where these bytes belong.
+    pub(crate) fn write(&self, raw: &[u8], offset: u64) -> Result<()> {
+        write_all_at(&self.file.file, raw, offset).map_err(Error::io("write", &self.path))
+    }
 }
 
-/// Makes the partial file, or takes up one that is there: what of it has its chunk's digest is kept.
-fn open_partial(path: PathBuf, file: &CheckpointFile) -> Result<(Partial, Vec<Part>, u64)> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(Error::io("make folder", parent))?;
-    }
-    match fs::symlink_metadata(&path) {
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(Error::Folder(format!(
-                "`{}` is no plain file: take it away",
-                path.display()
-            )));
-        }
-        _ => {}
-    }
-    let open = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let handle = open.map_err(Error::io("write", &path))?;
-    let held = handle.metadata().map_err(Error::io("read", &path))?.len();
-    handle.set_len(file.size_bytes).map_err(Error::io("write", &path))?;
-    let partial = Partial {
-        file: OpenFile {
-            file: handle,
-            size_bytes: file.size_bytes,
-        },
-        path,
-        written_bytes: AtomicU64::new(0),
-        sync_failure: Mutex::new(None),
-    };
+/// Opens the partial file: what of it has its chunk's digest is kept.
+fn open_partial(to: &Path, file: &CheckpointFile) -> Result<(Partial, Vec<Part>, u64)> {
+    let (partial, held) = Partial::open(to, file.size_bytes)?;
     let (parts, kept_bytes) = parts(&partial, file, held).map_err(Error::io("read", &partial.path))?;
     Ok((partial, parts, kept_bytes))
 }
@@ -264,13 +278,7 @@ async fn fetch_part(shared: Arc<Shared>, partial: Arc<Partial>, part: Part) -> R
         Part::There { offset, size_bytes } => return Ok(Done::There { offset, size_bytes }),
         Part::Wanted { chunk, offsets } => (chunk, offsets),
     };
-    let n = usize::try_from(chunk.size_bytes)
-        .unwrap_or(usize::MAX)
-        .min(MAX_CHUNK_BYTES);
-    let permits = u32::try_from(n).expect("a chunk has at most 16 MiB");
-    let permit = Arc::clone(&shared.held).acquire_many_owned(permits).await;
-    let permit = permit.expect("the semaphore is never closed");
-    let mut raw = receive(&shared, chunk, n).await?;
+    let (mut raw, permit) = receive(&shared, chunk).await?;
     let n_bytes = chunk.size_bytes * offsets.len() as u64;
     let to = Arc::clone(&partial);
     raw = work(&shared, move || write(&to, &raw, &offsets).map(|()| raw)).await?;
@@ -280,52 +288,12 @@ async fn fetch_part(shared: Arc<Shared>, partial: Arc<Partial>, part: Part) -> R
     Ok(Done::Raw(raw, permit))
 }
 
-/// A chunk's bytes, decoded into memory for `n`: from the bucket where that works, else through the registry. What the
-/// registry sends is hashed with the file; what the bucket has is compared at once, and asked of the registry too where it is
-/// wrong.
-async fn receive(shared: &Shared, chunk: ChunkRef, n: usize) -> Result<Buffer> {
-    if let Some(frame) = shared.direct.get(chunk.digest, chunk.size_bytes).await {
-        let frame_bytes = frame.len() as u64;
-        shared.received_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
-        let mut raw = shared.client.buffers().empty(0);
-        let unframed = blocking(move || {
-            *raw = unframe(&frame, chunk)?;
-            Ok(raw)
-        });
-        match unframed.await {
-            Ok(raw) => {
-                shared.direct.was_right(frame_bytes);
-                return Ok(raw);
-            }
-            Err(error) => shared.direct.was_wrong(&error),
-        }
-        return fetch_verified(shared, chunk).await;
-    }
-    let frame = shared.client.get_chunk(&shared.run, chunk.digest, false).await?;
-    shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-    let buffers = shared.client.buffers().clone();
-    let decode = move |decoder: &mut Decoder| {
-        let mut raw = buffers.empty(n);
-        let decoded = decoder.decode(&frame, |piece| raw.extend_from_slice(piece));
-        decoded
-            .is_ok_and(|size_bytes| size_bytes == chunk.size_bytes)
-            .then_some(raw)
-    };
-    match shared.decoders.work(decode).await {
-        Some(raw) => Ok(raw),
-        // A frame that can't be this chunk needs no hash to be found out.
-        None => fetch_verified(shared, chunk).await,
-    }
-}
-
 fn write(partial: &Partial, raw: &[u8], offsets: &[u64]) -> Result<()> {
-    let mut offsets = offsets.iter();
-    let written = offsets.try_for_each(|offset| write_all_at(&partial.file.file, raw, *offset));
-    written.map_err(Error::io("write", &partial.path))
+    offsets.iter().try_for_each(|offset| partial.write(raw, *offset))
 }
 
 /// Tells the disk now and then to begin with what was written, and does not wait for it.
-async fn begin_sync(shared: &Shared, partial: &Arc<Partial>, n_bytes: u64) {
+pub(crate) async fn begin_sync(shared: &Shared, partial: &Arc<Partial>, n_bytes: u64) {
     let before = partial.written_bytes.fetch_add(n_bytes, Ordering::Relaxed);
     if before / SYNC_EVERY_BYTES == (before + n_bytes) / SYNC_EVERY_BYTES {
         return;
@@ -341,32 +309,6 @@ async fn begin_sync(shared: &Shared, partial: &Arc<Partial>, n_bytes: u64) {
         drop(failure);
         drop(working);
     });
-}
-
-/// Fetches a chunk that did not come as it should: the registry decodes and hashes it first, so that it learns of damage.
-async fn fetch_verified(shared: &Shared, chunk: ChunkRef) -> Result<Buffer> {
-    let frame = shared.client.get_chunk(&shared.run, chunk.digest, true).await?;
-    shared.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-    let mut raw = shared.client.buffers().empty(0);
-    blocking(move || {
-        *raw = unframe(&frame, chunk)?;
-        Ok(raw)
-    })
-    .await
-}
-
-fn unframe(bytes: &[u8], chunk: ChunkRef) -> Result<Vec<u8>> {
-    let corrupt = |reason: String| Error::Corrupt {
-        what: "a chunk that the registry sent".to_owned(),
-        digest: chunk.digest,
-        reason,
-    };
-    let raw = frame::decode(bytes).map_err(|error| corrupt(error.to_string()))?;
-    let digest = Digest::of(&raw);
-    if digest != chunk.digest || raw.len() as u64 != chunk.size_bytes {
-        return Err(corrupt(format!("its {} bytes have `{digest}`", raw.len())));
-    }
-    Ok(raw)
 }
 
 /// Fetches the chunks again that are not in a file as their digests say, verified, and compares the whole once more.
@@ -407,7 +349,7 @@ fn wrong_chunks(partial: &Partial, file: &CheckpointFile) -> Result<Vec<(u64, Ch
 }
 
 /// Makes a file whose bytes were compared last, and gives it its name.
-fn finish(partial: &Partial, to: &Path) -> Result<()> {
+pub(crate) fn finish(partial: &Partial, to: &Path) -> Result<()> {
     fail_point!("pull.whole");
     let mut failure = partial.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
     let last = match failure.take() {
@@ -453,7 +395,7 @@ mod tests {
         };
         fs::write(&path, b"aaa\0\0\0\0cccc").unwrap();
         // When it is taken up, only the middle is wanted, once, for both places.
-        let (partial, parts, kept_bytes) = open_partial(path.clone(), &file).unwrap();
+        let (partial, parts, kept_bytes) = open_partial(&dir.path().join("f"), &file).unwrap();
         assert_eq!(kept_bytes, 7);
         let there = |offset, size_bytes| Part::There { offset, size_bytes };
         let wanted = Part::Wanted {
@@ -474,14 +416,6 @@ mod tests {
         finish(&partial, &to).unwrap();
         assert_eq!(look(&to, &file).unwrap(), Existing::Same);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_frame_of_other_bytes_is_refused() {
-        let frame = frame::encode_raw(b"abc");
-        assert_eq!(unframe(&frame, chunk(b"abc")).unwrap(), b"abc");
-        assert!(unframe(&frame, chunk(b"abd")).is_err());
-        assert!(unframe(b"nonsense", chunk(b"abc")).is_err());
     }
 
     #[cfg(unix)]

@@ -5,6 +5,10 @@
 #[expect(unreachable_pub, reason = "a module that several test binaries could take")]
 mod fake;
 
+#[path = "push_pull/convert.rs"]
+mod convert;
+#[path = "../../registry/format/tests/it/craft.rs"]
+mod craft;
 #[path = "push_pull/direct.rs"]
 mod direct;
 

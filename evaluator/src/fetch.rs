@@ -47,6 +47,7 @@ pub(crate) async fn fetch(client: &Client, options: &WorkerOptions, lease: &Leas
     let pull_options = PullOptions {
         // What is in the cache with other bytes is damage.
         overwrite: held.is_some(),
+        ..PullOptions::default()
     };
     pull(
         client,

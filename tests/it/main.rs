@@ -4,6 +4,7 @@
 
 mod backfill;
 mod bad_input;
+mod convert;
 mod coverage;
 mod crash;
 mod direct;

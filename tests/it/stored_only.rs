@@ -58,7 +58,7 @@ async fn a_trainers_own_form_is_stored_and_the_reason_is_said_everywhere() {
             ],
             "sharded by DeepSpeed ZeRO",
         ),
-        (&["pytorch_model.bin", "config.json"], "PyTorch's form from before 1.6"),
+        (&["pytorch_model.bin", "config.json"], "PyTorch's legacy form"),
         (&["optimizer.pt", "scheduler.pt", "rng_state_0.pth"], "no weights"),
     ];
     for (n, (files, reason)) in forms.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use fineline_client::{PullOptions, PullOutcome, pull};
+use fineline_client::{PullOptions, PullOutcome, WeightsForm, pull};
 
 use super::bar::bars;
 use super::context::{Context, Transfer};
@@ -22,6 +22,11 @@ pub(crate) struct Pull {
     /// Replace files that are there with other content.
     #[arg(long)]
     overwrite: bool,
+    /// The form of the weights: `stored` (byte for byte), or `safetensors`, as which PyTorch's .bin files are written
+    /// while they come in. Tensors that share a storage (tied ones) become copies: names, values and the weights
+    /// digest, which is compared at the end, stay the same. All other files are left as they are, and so are safetensors.
+    #[arg(long = "as", value_name = "FORM", default_value = "stored")]
+    weights: WeightsForm,
     #[command(flatten)]
     transfer: Transfer,
 }
@@ -31,6 +36,7 @@ pub(crate) async fn run(context: &Context, command: Pull) -> Outcome {
     let CheckpointTarget { run, reference } = command.checkpoint;
     let options = PullOptions {
         overwrite: command.overwrite,
+        weights: command.weights,
     };
     let outcome = pull(&client, &run, &reference, &command.dir, &options, bars(context.printer)).await?;
     context.printer.data(&outcome, |outcome| {
@@ -42,8 +48,13 @@ pub(crate) async fn run(context: &Context, command: Pull) -> Outcome {
             bytes(outcome.kept_bytes),
             bytes(outcome.received_bytes),
         );
+        let converted = match outcome.n_converted_files {
+            0 => String::new(),
+            n => format!(", {n} of them made for the weights as safetensors"),
+        };
         format!(
-            "{run}@{step} is in {}: {digest}\n{n_files} files of {size}, {kept} there already, {received} received{}",
+            "{run}@{step} is in {}: {digest}\n{n_files} files of {size}{converted}, {kept} there already, \
+             {received} received{}",
             command.dir.display(),
             directly(outcome.direct_bytes)
         )

@@ -15,7 +15,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use fineline_api::{
     Checkpoint, CheckpointFile, CheckpointState, CommitPushSession, CreatePushSession, ErrorBody, ErrorCode,
-    ErrorDetail, MissingChunks, MissingChunksQuery, PushSession, PushSessionState,
+    ErrorDetail, MissingChunks, MissingChunksQuery, PushSession, PushSessionState, Tensor,
 };
 use fineline_client::Client;
 use fineline_format::{Digest, FileEntry, Manifest, frame};
@@ -44,6 +44,8 @@ pub struct World {
     pub swapped: Option<(Digest, Bytes)>,
     /// Chunks that were asked for verified.
     pub verified: Vec<Digest>,
+    /// The tensors of every checkpoint, and its weights digest; none when absent.
+    pub weights: Option<(Digest, Vec<Tensor>)>,
     /// Sessions that were taken back.
     pub n_aborted: usize,
     /// The bucket to which clients are sent, and what it was asked; none when absent.
@@ -74,6 +76,7 @@ impl Registry {
             .merge(bucket::routes(run))
             .route(&format!("{run}/checkpoints/{{reference}}"), get(checkpoint))
             .route(&format!("{run}/checkpoints/{{reference}}/files"), get(files))
+            .route(&format!("{run}/checkpoints/{{reference}}/tensors"), get(tensors))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&world), unavailable))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&world));
@@ -268,7 +271,9 @@ async fn get_chunk(
 
 async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) -> Response {
     let step: u64 = reference.trim_start_matches("step-").parse().unwrap();
-    let Some((digest, files)) = world.lock().unwrap().steps.get(&step).cloned() else {
+    let world = world.lock().unwrap();
+    let weights_digest = world.weights.as_ref().map(|(digest, _)| *digest);
+    let Some((digest, files)) = world.steps.get(&step).cloned() else {
         return refuse(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such checkpoint");
     };
     Json(Checkpoint {
@@ -282,7 +287,7 @@ async fn checkpoint(State(world): State<Shared>, Path(reference): Path<String>) 
         same_model_steps: Vec::new(),
         evaluable: true,
         digest: Some(digest),
-        weights_digest: None,
+        weights_digest,
         model_digest: None,
         architecture: None,
         tokens: None,
@@ -312,4 +317,9 @@ async fn files(State(world): State<Shared>, Path(reference): Path<String>) -> Js
             .1
             .clone(),
     )
+}
+
+async fn tensors(State(world): State<Shared>) -> Json<Vec<Tensor>> {
+    let (_, tensors) = world.lock().unwrap().weights.clone().expect("they are asked for");
+    Json(tensors)
 }

@@ -22,8 +22,11 @@ pub enum FormatError {
         /// What is wrong with it.
         what: String,
     },
-    /// A PyTorch file in the form from before 2020 (no zip): tensors can't be listed.
-    #[error("file `{0}` is a PyTorch file in the legacy form (no zip): save it again with a PyTorch from 1.6 on")]
+    /// A PyTorch file in the form from before 2020 (no zip): it can be kept, and its tensors can't be listed.
+    #[error(
+        "file `{0}` is in PyTorch's legacy form (no zip, as before PyTorch 1.6), whose tensors can't be listed: \
+         load it and save it again with PyTorch 1.6 or later"
+    )]
     LegacyTorch(String),
     /// An index of shards does not fit the shards.
     #[error("index `{index}` is refused: {what}")]

@@ -107,8 +107,13 @@ fn trainers_form(name: &str) -> Option<(&'static str, &'static str)> {
 
 fn without_weights(manifest: &Manifest) -> String {
     if let Some(path) = form_path(manifest) {
+        let what = match path.strip_suffix(".index.json") {
+            Some(_) => format!("a shard that `{path}` names"),
+            None => format!("`{path}`"),
+        };
         return format!(
-            "`{path}` is in PyTorch's form from before 1.6 and is not read: save the model again as safetensors"
+            "{what} is in PyTorch's legacy form (no zip, as before PyTorch 1.6): it is kept and can be pulled, and its \
+             tensors can't be listed: load it, save it with PyTorch 1.6 or later or as safetensors, and push that"
         );
     }
     for file in manifest.files() {
@@ -217,7 +222,17 @@ mod tests {
                 ["ZeRO", "zero_to_fp32.py"],
             ),
             (&["iter_0000500/mp_rank_00/model_optim_rng.pt"], ["Megatron", "convert"]),
-            (&["pytorch_model.bin", "config.json"], ["before 1.6", "safetensors"]),
+            (
+                &["pytorch_model.bin", "config.json"],
+                [
+                    "`pytorch_model.bin` is in PyTorch's legacy form",
+                    "save it with PyTorch 1.6",
+                ],
+            ),
+            (
+                &["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"],
+                ["a shard that `pytorch_model.bin.index.json`", "before PyTorch 1.6"],
+            ),
             (
                 &["hf/model.safetensors", "hf/config.json"],
                 ["`hf`", "push that folder"],

@@ -1,6 +1,6 @@
-//! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, the
-//! splitter, the frame codec, suites of tasks and those that are built in, what a checkpoint says besides its weights
-//! (its name, a trainer's state, scores), and memory that is used again.
+//! Fineline's formats, without I/O and without async: digests, manifests, the readers of both weight containers, how
+//! weights are laid out as safetensors, the splitter, the frame codec, suites of tasks and those that are built in, what
+//! a checkpoint says besides its weights (its name, a trainer's state, scores), and memory that is used again.
 //!
 //! **Invariant:** every reader here is bounded: it never allocates what an input merely claims.
 
@@ -9,7 +9,9 @@ pub mod digest;
 mod error;
 pub mod evaluable;
 pub mod frame;
+pub mod gather;
 mod json;
+pub mod layout;
 pub mod library;
 pub mod manifest;
 mod pack;
@@ -34,7 +36,8 @@ pub use buffers::{Buffer, Buffers, return_large_memory};
 pub use digest::{Digest, Hasher};
 pub use error::{FormatError, shown_within};
 pub use frame::{Element, FrameError, MAX_CHUNK_BYTES, MAX_FRAME_BYTES};
+pub use layout::Layout;
 pub use manifest::{FileEntry, Manifest, check_path};
 pub use source::ReadAt;
-pub use split::{PIECE_BYTES, Segment, cdc_chunks, cdc_cuts, segments};
+pub use split::{PIECE_BYTES, Segment, cdc_chunks, cdc_cuts, segments, settled_cdc_cuts};
 pub use weights::{Container, Dtype, Tensor, TensorLayout};

@@ -12,7 +12,7 @@ use crate::source::{ReadAt, read_vec};
 use crate::weights::{Dtype, MAX_NAME_BYTES, MAX_RANK, Tensor, TensorLayout, checked_size};
 
 /// The longest header, as the reference implementation bounds it.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The longest entry of a tensor: a shape of any sane length fits, and a huge one costs no memory.
 const MAX_ENTRY_BYTES: usize = 4 << 10;

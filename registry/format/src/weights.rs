@@ -13,7 +13,7 @@ use crate::error::short;
 use crate::json::UniqueMap;
 use crate::source::{ReadAt, read_vec};
 use crate::split::PIECE_BYTES;
-use crate::{Digest, FormatError, Hasher, Manifest, safetensors, torch};
+use crate::{Digest, FormatError, Hasher, Manifest, gather, layout, safetensors, torch};
 
 /// The largest tensor that is made contiguous in memory: larger views of a storage are refused.
 const MAX_STRIDED_BYTES: u64 = 1 << 30;
@@ -247,40 +247,17 @@ fn read_piece(source: &dyn ReadAt, offset: u64, len: u64, name: &str) -> Result<
 pub fn read_tensor(source: &dyn ReadAt, tensor: &Tensor) -> Result<Vec<u8>, FormatError> {
     match &tensor.layout {
         TensorLayout::Contiguous { offset, size_bytes } => read_piece(source, *offset, *size_bytes, &tensor.name),
-        TensorLayout::Strided {
-            offset,
-            size_bytes,
-            strides,
-        } => {
+        TensorLayout::Strided { offset, size_bytes, .. } => {
             if *size_bytes > MAX_STRIDED_BYTES || tensor.size_bytes() > MAX_STRIDED_BYTES {
                 let what = "it is a view over 1 GiB of a storage: save it contiguous";
                 return Err(FormatError::container(&tensor.name, what));
             }
             let viewed = read_piece(source, *offset, *size_bytes, &tensor.name)?;
-            Ok(gather(&viewed, tensor, strides))
+            let mut values = vec![0; usize::try_from(tensor.size_bytes()).expect("at most 1 GiB")];
+            gather::fill(&mut values, 0, tensor, &viewed, *offset);
+            Ok(values)
         }
     }
-}
-
-/// The values of a view in row-major order; `viewed` reaches from its first element to its last.
-fn gather(viewed: &[u8], tensor: &Tensor, strides: &[u64]) -> Vec<u8> {
-    let width = tensor.dtype.size_bytes();
-    let mut values = Vec::with_capacity(usize::try_from(tensor.size_bytes()).expect("at most 1 GiB"));
-    let mut index = vec![0; tensor.shape.len()];
-    let n: u64 = tensor.shape.iter().product();
-    for _ in 0..n {
-        let element = index.iter().zip(strides).map(|(i, stride)| i * stride).sum::<u64>();
-        let begin = usize::try_from(element * width).expect("inside of what is in memory");
-        values.extend_from_slice(&viewed[begin..begin + usize::try_from(width).expect("at most 8")]);
-        for (dim, size) in tensor.shape.iter().enumerate().rev() {
-            index[dim] += 1;
-            if index[dim] < *size {
-                break;
-            }
-            index[dim] = 0;
-        }
-    }
-    values
 }
 
 /// The weights digest: SHA-256 over `[["name","DTYPE",[shape],"<64 hex>"],…]`, no white space, sorted by name.
@@ -314,10 +291,20 @@ pub struct WeightFiles {
     pub shards: Vec<String>,
 }
 
+impl WeightFiles {
+    /// Whether they are safetensors, by the name that they are found by.
+    pub fn is_safetensors(&self) -> bool {
+        match &self.index {
+            Some(index) => index == layout::INDEX_FILE,
+            None => self.shards == [layout::SINGLE_FILE],
+        }
+    }
+}
+
 /// The forms in which weights lie, in the order in which they are taken.
 const FORMS: [(&str, bool); 4] = [
-    ("model.safetensors.index.json", true),
-    ("model.safetensors", false),
+    (layout::INDEX_FILE, true),
+    (layout::SINGLE_FILE, false),
     ("pytorch_model.bin.index.json", true),
     ("pytorch_model.bin", false),
 ];
@@ -344,7 +331,7 @@ struct Index {
 }
 
 /// Which shard the index names for each tensor.
-fn parse_index(index: &str, json: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
+pub(crate) fn parse_index(index: &str, json: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
     let refused = |what: String| FormatError::index(index, what);
     if json.len() as u64 > MAX_INDEX_BYTES {
         return Err(refused(format!("it has more than {MAX_INDEX_BYTES} bytes")));

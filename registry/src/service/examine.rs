@@ -40,6 +40,8 @@ pub(crate) struct Examined {
     pub(crate) files: Vec<FileRow>,
     /// Name and shape of every tensor of its weights.
     pub(crate) tensors: BTreeSet<(String, Vec<u64>)>,
+    /// The file of its weights that is in PyTorch's legacy form, for which no tensor could be listed.
+    pub(crate) legacy: Option<String>,
     pub(crate) checkpoint: CheckpointRow,
 }
 
@@ -69,12 +71,13 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
     };
     let weight_files = weights::weight_files(&manifest, index.as_deref()).map_err(refused)?;
     let weights = match &weight_files {
-        Some(found) => examine_weights(app, found, index.as_deref(), &mut files).await?,
+        Some(found) => Some(examine_weights(app, found, index.as_deref(), &mut files).await?),
         None => None,
     };
-    let (weights_digest, tensors) = match weights {
-        Some((digest, tensors)) => (Some(digest), tensors),
-        None => (None, BTreeSet::new()),
+    let (weights_digest, tensors, legacy) = match weights {
+        Some(Weights::Listed(digest, tensors)) => (Some(digest), tensors, None),
+        Some(Weights::Legacy(path)) => (None, BTreeSet::new(), Some(path)),
+        None => (None, BTreeSet::new(), None),
     };
     let architecture = match files.get("config.json") {
         Some(config) => architecture(&read_small(app, config, "config.json", MAX_CONFIG_BYTES).await?)?,
@@ -94,6 +97,7 @@ pub(crate) async fn examine(app: &App, run: &RunRow, session: &SessionRow) -> Ap
         manifest,
         files: files.into_values().collect(),
         tensors,
+        legacy,
         checkpoint,
     })
 }
@@ -157,14 +161,21 @@ async fn read_small(app: &App, file: &FileRow, path: &str, max_bytes: u64) -> Ap
     read_whole(app, file).await.map_err(|error| read_failure(path, error))
 }
 
-/// Lists and digests the tensors of all shards, checks them against the index, and gives the weights digest with the
-/// names and shapes. `None` for weights in PyTorch's old form: they are kept and can't be read.
+/// What was found out about weights.
+enum Weights {
+    /// Their digest, with the names and shapes of the tensors.
+    Listed(Digest, BTreeSet<(String, Vec<u64>)>),
+    /// This file is in PyTorch's legacy form: they are kept and can't be listed.
+    Legacy(String),
+}
+
+/// Lists and digests the tensors of all shards and checks them against the index.
 async fn examine_weights(
     app: &App,
     found: &WeightFiles,
     index: Option<&[u8]>,
     files: &mut BTreeMap<String, FileRow>,
-) -> ApiResult<Option<(Digest, BTreeSet<(String, Vec<u64>)>)>> {
+) -> ApiResult<Weights> {
     let mut names_by_shard = BTreeMap::new();
     let mut rows = Vec::new();
     for shard in &found.shards {
@@ -175,7 +186,9 @@ async fn examine_weights(
             Some(known) => Some(known),
             None => read_tensors(app, shard, file).await?,
         };
-        let Some(tensors) = known else { return Ok(None) };
+        let Some(tensors) = known else {
+            return Ok(Weights::Legacy(shard.clone()));
+        };
         names_by_shard.insert(
             shard.clone(),
             tensors
@@ -196,7 +209,10 @@ async fn examine_weights(
         .iter()
         .map(|(name, _, shape, _)| (name.clone(), shape.clone()))
         .collect();
-    Ok(Some((weights::weights_digest(rows).map_err(refused)?, tensors)))
+    Ok(Weights::Listed(
+        weights::weights_digest(rows).map_err(refused)?,
+        tensors,
+    ))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` asks for")]

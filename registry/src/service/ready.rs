@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use fineline_api::{EventKind, PushSessionState};
-use fineline_format::{Digest, Manifest};
+use fineline_format::weights::index_path;
+use fineline_format::{Digest, FormatError, Manifest};
 use metrics::counter;
 use sea_orm::DatabaseTransaction;
 use serde_json::json;
@@ -98,6 +99,12 @@ async fn publish_content(txn: &DatabaseTransaction, run: &RunRow, examined: &Exa
 async fn warnings(app: &App, run: &RunRow, revision: &RevisionRow, examined: &Examined) -> ApiResult<Vec<String>> {
     let conn = app.db.reader();
     let mut warnings = Vec::new();
+    // Where there is no index, the reason why it can't be evaluated has the file's name.
+    if let Some(path) = &examined.legacy
+        && index_path(&examined.manifest).is_some()
+    {
+        warnings.push(FormatError::LegacyTorch(path.clone()).to_string());
+    }
     if let Some(weights) = &revision.weights_digest {
         let steps = db::revision::steps_with_weights(conn, run.id, weights, revision.step).await?;
         if !steps.is_empty() {

@@ -24,6 +24,26 @@ PY
     fineline pull "lab/bin@$step" "$work/pulled" >/dev/null
     check "step $step as .bin comes back byte-identical" diff -r "$data/run_bin/$name" "$work/pulled"
     rm -rf "$work/pulled"
+    fineline pull "lab/bin@$step" "$work/pulled" --as safetensors >/dev/null
+    check "step $step as .bin comes as safetensors with the tensors of the .safetensors form" \
+        python3 - "$work/pulled" "$data/run/$name" <<'PY'
+import json, pathlib, sys
+
+def tensors(folder):
+    found = {}
+    for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        file = path.read_bytes()
+        begin = 8 + int.from_bytes(file[:8], "little")
+        for name, entry in json.loads(file[8:begin]).items():
+            if name != "__metadata__":
+                first, end = (begin + offset for offset in entry["data_offsets"])
+                found[name] = (entry["dtype"], entry["shape"], file[first:end])
+    return found
+
+pulled, expected = map(tensors, sys.argv[1:])
+sys.exit(not pulled or pulled != expected or any(pathlib.Path(sys.argv[1]).glob("*.bin*")))
+PY
+    rm -rf "$work/pulled"
     weights() { fineline show "$1@$step" --json | field weights_digest; }
     check "step $step has one weights digest in both forms" test "$(weights lab/bin)" = "$(weights lab/small)"
 done

@@ -6,6 +6,8 @@ mod beside_weights;
 #[cfg(test)]
 mod craft;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod real_run;
 #[cfg(test)]
 mod split;
