@@ -11,6 +11,7 @@ mod folder;
 mod guard;
 mod http;
 mod hub;
+mod remote;
 mod wait;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use bucket::Bucket;
 use folder::Folder;
 pub use guard::AllowedHost;
 use hub::Hub;
+pub(crate) use remote::RemoteFile;
 
 /// The longest text of a place or its server that a message repeats.
 const MAX_TOLD_CHARS: usize = 300;

@@ -5,6 +5,7 @@ mod folder;
 mod http;
 mod hub;
 mod reach;
+mod remote;
 mod server;
 
 use std::collections::BTreeMap;
