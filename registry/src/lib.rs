@@ -29,6 +29,15 @@ mod telemetry;
 mod db;
 mod routes;
 mod service;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "the services that look at sources are written beside it"
+    )
+)]
+mod source;
 mod store;
 mod web;
 
@@ -39,6 +48,7 @@ mod embedded;
 pub mod serve;
 
 pub use router::openapi;
+pub use source::{AllowedHost, Reach};
 pub use web::form_paths;
 
 #[cfg(test)]
