@@ -4,6 +4,8 @@
 # Build artefacts stay outside of the clone, so that a fresh clone compiles warm.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fineline/target}"
 export CARGO_TERM_COLOR=never
+# What is compiled once needs no second copy of itself: it is more than half of the disk that a ring takes.
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 log_dir=$(mktemp -d)
 trap 'rm -rf "$log_dir"' EXIT
 failed_parts=()
