@@ -60,6 +60,7 @@ mod event;
 mod push_session;
 mod run;
 mod score;
+mod source;
 mod suite;
 mod tag;
 mod token;

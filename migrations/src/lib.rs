@@ -28,6 +28,7 @@ mod m20261125_000014_find_condemned_by_chunk;
 mod m20261126_000015_keep_rows_by_digest;
 mod m20261126_000016_tell_when_marks_begin;
 mod m20261126_000017_schedule_bindings_limit_scores;
+mod m20261127_000018_create_source;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000015_keep_rows_by_digest::Migration),
             Box::new(m20261126_000016_tell_when_marks_begin::Migration),
             Box::new(m20261126_000017_schedule_bindings_limit_scores::Migration),
+            Box::new(m20261127_000018_create_source::Migration),
         ]
     }
 }

@@ -14,6 +14,7 @@ use crate::service::gauges::Gauges;
 use crate::service::intake::Intake;
 use crate::service::readiness::Probes;
 use crate::service::token_use::TokenUses;
+use crate::source::Reach;
 use crate::store::Store;
 
 /// Staged frames that are read and kept at the same time: what bounds the memory that they take.
@@ -69,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     /// How long workers may be silent, and how long what failed waits.
     pub(crate) lease: LeaseOptions,
+    /// What sources may reach.
+    pub(crate) reach: Reach,
 }
 
 impl Default for Options {
@@ -79,6 +82,7 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             grace: DEFAULT_GRACE,
             lease: LeaseOptions::default(),
+            reach: Reach::default(),
         }
     }
 }

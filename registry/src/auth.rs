@@ -46,6 +46,18 @@ impl From<Token> for Caller {
 }
 
 impl Caller {
+    /// What a source acts as: it writes to its run and reads the runs of its namespace, as far as they were there since it
+    /// was made.
+    pub(crate) fn of_source(run: &RunName, since_ms: i64) -> Self {
+        let namespace = format!("{}/*", run.namespace());
+        Self {
+            token_id: None,
+            scopes: vec![Scope::Write],
+            pattern: namespace.parse().expect("a namespace and a star are a pattern"),
+            since_ms,
+        }
+    }
+
     /// Whether the token bears `scope`, itself or by one that includes it.
     pub(crate) fn has(&self, scope: Scope) -> bool {
         self.scopes

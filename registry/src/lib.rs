@@ -29,14 +29,6 @@ mod telemetry;
 mod db;
 mod routes;
 mod service;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "the services that look at sources are written beside it"
-    )
-)]
 mod source;
 mod store;
 mod web;

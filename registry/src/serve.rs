@@ -22,7 +22,8 @@ pub use crate::public_url::PublicUrl;
 pub use crate::reached::TrustedProxy;
 use crate::router;
 use crate::service::keep::relocate::Place;
-use crate::service::{self, sweep, token_use, verify};
+use crate::service::{self, sweep, sync, token_use, verify};
+pub use crate::source::{AllowedHost, Reach};
 use crate::store::Store;
 pub use crate::store::{AwsVariables, StoreOptions};
 use crate::telemetry;
@@ -52,6 +53,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// How patient it is with workers.
     pub lease: LeaseOptions,
+    /// What sources may reach.
+    pub reach: Reach,
 }
 
 impl ServeOptions {
@@ -69,6 +72,7 @@ impl ServeOptions {
             anonymous_read: false,
             grace: DEFAULT_GRACE,
             lease: LeaseOptions::default(),
+            reach: Reach::default(),
         }
     }
 }
@@ -109,6 +113,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
     });
     let (verifying, sweeping) = (verify::run_forever(app.clone()), sweep::run_forever(app.clone()));
+    let syncing = sync::run_forever(app.clone());
     let writing_uses = token_use::run_forever(app.clone());
     let folding_in = db::sqlite::fold_in_forever(app.db.clone());
     let measuring = telemetry::keep_up(app.metrics.clone());
@@ -117,6 +122,7 @@ pub async fn start(options: ServeOptions) -> anyhow::Result<RunningServer> {
         tokio::select! {
             () = verifying => {}
             () = sweeping => {}
+            () = syncing => {}
             () = writing_uses => {}
             () = folding_in => {}
             () = measuring => {}
@@ -193,6 +199,7 @@ pub(crate) async fn open(options: &ServeOptions) -> anyhow::Result<App> {
         grace: options.grace,
         trusted_proxies: options.trusted_proxies.clone(),
         lease: options.lease,
+        reach: options.reach.clone(),
     };
     Ok(App::new(db, store, chosen, metrics_handle()))
 }

@@ -54,6 +54,11 @@ const METRICS: &[Metric] = &[
     ("fineline_checkpoints_ready_total", Counter, Unit::Count, "Checkpoints that became ready."),
     ("fineline_checkpoints_failed_total", Counter, Unit::Count, "Checkpoints that were refused when they were verified."),
 
+    ("fineline_source_looks_total", CounterBy("outcome", &["ok", "failed"]), Unit::Count, "Looks at sources, by outcome."),
+    ("fineline_source_checkpoints_total", Counter, Unit::Count, "Checkpoints that sources brought."),
+    ("fineline_source_read_bytes_total", Counter, Unit::Bytes, "Bytes that were read of sources' files."),
+    ("fineline_source_linked_bytes_total", Counter, Unit::Bytes, "Bytes of sources' files that were held and not read."),
+
     ("fineline_frames", Gauge, Unit::Count, "Frames by state."),
     ("fineline_frame_stored_bytes", Gauge, Unit::Bytes, "Stored bytes of frames by state."),
     ("fineline_frames_counted_timestamp_seconds", Gauge, Unit::Seconds, "When frames were counted last."),

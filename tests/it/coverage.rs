@@ -101,6 +101,15 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("fail_evaluation", "POST", "/evaluations/UUID/fail", Evaluate),
     ("list_scores", "GET", "/runs/lab/run/scores", Read),
     ("post_scores", "POST", "/runs/lab/run/scores", Write),
+    ("create_source", "POST", "/sources", Admin),
+    ("list_sources", "GET", "/sources", Admin),
+    ("preview_source", "POST", "/sources/preview", Admin),
+    ("get_source", "GET", "/sources/s", Admin),
+    ("delete_source", "DELETE", "/sources/s", Admin),
+    ("list_source_steps", "GET", "/sources/s/steps", Admin),
+    ("sync_source", "POST", "/sources/s/sync", Admin),
+    ("pause_source", "POST", "/sources/s/pause", Admin),
+    ("hear_source", "POST", "/sources/s/events", Admin),
     ("collect_garbage", "POST", "/storage/gc", Admin),
     ("create_token", "POST", "/tokens", Admin),
     ("list_tokens", "GET", "/tokens", Admin),
@@ -119,6 +128,9 @@ const HIDDEN: &[&str] = &[
 
 /// Operations that a worker may ask without a lease: all that it names is unknown to it then, and that is no error.
 const EMPTY: &[&str] = &["locate_chunks"];
+
+/// Operations that no token opens but a secret of their own.
+const SECRET: &[&str] = &["hear_source"];
 
 /// A body that each operation can read, so that it gets as far as asking who calls.
 fn body(operation: &str) -> &'static str {
@@ -147,6 +159,9 @@ fn body(operation: &str) -> &'static str {
         }
         "fail_evaluation" => r#"{"reason":"r","retryable":false}"#,
         "post_scores" => r#"{"reference":"1","harness":"h","scores":[]}"#,
+        "create_source" | "preview_source" => {
+            r#"{"name":"s","run":"lab/run","location":{"kind":"folder","path":"/none"}}"#
+        }
         "create_token" => r#"{"name":"n","scopes":["read"],"pattern":"*"}"#,
         "set_retention" => r#"{"keep_last":1}"#,
         "update_run" | "collect_garbage" => "{}",
@@ -227,7 +242,9 @@ async fn every_operation_names_its_scope() {
         let weak = server.token(&lacking, "*").await;
         let status = ask(&url, operation, Some(&weak)).await;
         let by_lease = scope == Read && (path.contains("/checkpoints/") || HIDDEN.contains(&name));
-        if EMPTY.contains(&name) {
+        if SECRET.contains(&name) {
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{name} with a token");
+        } else if EMPTY.contains(&name) {
             assert_eq!(status, StatusCode::OK, "{name} without the scope {scope}");
         } else if by_lease || HIDDEN.contains(&name) {
             assert_eq!(status, StatusCode::NOT_FOUND, "{name} without the scope {scope}");

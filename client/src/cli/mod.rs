@@ -22,6 +22,7 @@ mod release;
 mod run;
 mod scores;
 mod show;
+mod source;
 mod storage;
 mod suite;
 mod table;
@@ -99,6 +100,9 @@ enum Command {
     Wait(wait::Wait),
     /// Follow what happens to a run until ctrl-c.
     Watch(watch::Watch),
+    /// Let checkpoints come in by themselves from buckets, Hubs and folders; for administrators.
+    #[command(subcommand)]
+    Source(source::Source),
     /// Look after the store; for administrators.
     #[command(subcommand)]
     Storage(storage::Storage),
@@ -164,6 +168,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Outcome {
         Command::Eval(command) => eval::run(&context, command).await,
         Command::Wait(command) => wait::run(&context, command).await,
         Command::Watch(command) => watch::run(&context, command).await,
+        Command::Source(command) => source::run(&context, command).await,
         Command::Storage(command) => storage::run(&context, command).await,
         Command::Token(command) => token::run(&context, command).await,
     }
@@ -215,6 +220,10 @@ mod tests {
             "fineline run retain lab/a --keep-last 10 --keep-every 1000 --dry-run",
             "fineline run retain lab/a --all",
             "fineline storage gc --dry-run",
+            "fineline source add amber hf://LLM360/Amber --run lab/amber --select ckpt_* --step main=359 --watch --dry-run",
+            "fineline source add small s3://bucket/run --run lab/a --endpoint http://s3.lan --settle 30s --watch 5m",
+            "fineline source add olr hf://m-a-p/a-1.00B hf://m-a-p/a-2.00B --run lab/o --tokens-per-step 4194304",
+            "fineline source sync amber",
             "fineline release lab/a@512 v1 --notes text",
             "fineline suite list --json",
             "fineline suite applied",

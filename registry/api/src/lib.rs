@@ -45,7 +45,8 @@ pub use result::{result_digest, scores_digest};
 pub use run::{CreateRun, DefaultTokenizer, Run, RunName, RunPattern, SetTokenizer};
 pub use score::{ExternalScore, PostScores, Score, TaskScore};
 pub use source::{
-    CreateSource, HubCheckpoints, Source, SourceLocation, SourcePreview, SourceState, SourceStep, SourceStepState, StepMapping,
+    CreateSource, HubCheckpoints, Source, SourceLocation, SourcePreview, SourceState, SourceStep, SourceStepState,
+    StepMapping,
 };
 pub use storage::{CollectGarbage, FrameCount, GarbageReport};
 pub use suite::{Backfill, BackfillPlan, Binding, CreateBinding, StepOrder, Suite};

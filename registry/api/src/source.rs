@@ -87,6 +87,9 @@ pub struct StepMapping {
     /// Tokens of one step: gives tokens where a name says the step, and the step where it says the tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_step: Option<u64>,
+    /// Tokens seen at step 0, where steps are counted from the first checkpoint on; none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_at_step_0: Option<u64>,
     /// A step that is worked out from rounded tokens is moved to the nearest multiple of this, which must be within the
     /// rounding.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -146,6 +146,19 @@ pub fn cdc_cuts(data: &[u8]) -> Vec<usize> {
     chunks.map(|chunk| chunk.offset + chunk.length).collect()
 }
 
+/// The cuts of the beginning of a stream that no further bytes can move; all of them where `is_all`. A chunk's end follows
+/// from its first 4 MiB alone, so what is cut off and cut on later has the cuts of [`cdc_cuts`].
+pub fn settled_cdc_cuts(data: &[u8], is_all: bool) -> Vec<usize> {
+    let mut begin = 0;
+    let mut cuts = cdc_cuts(data);
+    cuts.retain(|&end| {
+        let is_settled = is_all || begin + CDC_MAX_BYTES <= data.len();
+        begin = end;
+        is_settled
+    });
+    cuts
+}
+
 /// The chunks of a stream, cut by its content, in memory of a few chunks; the cuts of [`cdc_cuts`].
 pub fn cdc_chunks(reader: impl Read) -> impl Iterator<Item = io::Result<Vec<u8>>> {
     let chunks = StreamCDC::new(reader, CDC_MIN_BYTES, CDC_AVERAGE_BYTES, CDC_MAX_BYTES);

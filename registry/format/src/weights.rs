@@ -315,7 +315,7 @@ pub(crate) fn is_form(name: &str) -> bool {
 }
 
 /// The file by which a checkpoint's weights are found.
-pub(crate) fn form_path(manifest: &Manifest) -> Option<&'static str> {
+pub fn form_path(manifest: &Manifest) -> Option<&'static str> {
     FORMS.into_iter().find_map(|(path, _)| manifest.get(path).map(|_| path))
 }
 

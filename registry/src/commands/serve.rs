@@ -9,7 +9,9 @@ use clap::Args;
 
 use crate::commands::worker::{Evaluator, EvaluatorChild};
 use crate::commands::{print, say, stop_signal};
-use crate::serve::{self, AwsVariables, LeaseOptions, PublicUrl, ServeOptions, StoreOptions, TrustedProxy};
+use crate::serve::{
+    self, AllowedHost, AwsVariables, LeaseOptions, PublicUrl, Reach, ServeOptions, StoreOptions, TrustedProxy,
+};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -46,6 +48,13 @@ pub(crate) struct ServeArgs {
     /// Let everybody who reaches the server read every run.
     #[arg(long, env = "FINELINE_ANONYMOUS_READ")]
     anonymous_read: bool,
+    /// A folder below which sources may read; may be given several times, and without it no source is a folder.
+    #[arg(long = "source-root", env = "FINELINE_SOURCE_ROOT", value_delimiter = ',')]
+    source_roots: Vec<PathBuf>,
+    /// A host that sources may reach although its addresses are private: `NAME`, or an address, with `:PORT` if only that; may
+    /// be given several times.
+    #[arg(long = "source-allow", env = "FINELINE_SOURCE_ALLOW", value_delimiter = ',')]
+    source_allowed: Vec<AllowedHost>,
     /// Seconds that a worker may be silent before its work goes to another.
     #[arg(long, env = "FINELINE_LEASE_TTL", default_value_t = LeaseOptions::default().ttl_s,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -120,6 +129,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         lease: LeaseOptions {
             ttl_s: args.lease_ttl,
             back_off_s: args.retry_back_off,
+        },
+        reach: Reach {
+            roots: args.source_roots,
+            allowed: args.source_allowed,
         },
         ..places
     };

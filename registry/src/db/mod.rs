@@ -23,6 +23,9 @@ pub(crate) mod push_session;
 pub(crate) mod revision;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod source;
+pub(crate) mod source_file;
+pub(crate) mod source_step;
 pub(crate) mod sqlite;
 pub(crate) mod staging;
 pub(crate) mod state;
@@ -330,7 +333,7 @@ fn digest(blob: &[u8]) -> Result<Digest, DbErr> {
 }
 
 /// A time from its column.
-fn time(ms: i64) -> DateTime<Utc> {
+pub(crate) fn time(ms: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
 }
 

@@ -12,6 +12,7 @@ mod page;
 mod push_session;
 mod run;
 mod score;
+mod source;
 mod storage;
 mod suite;
 mod tag;
@@ -34,6 +35,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(evaluation::router())
         .merge(lease::router())
         .merge(score::router())
+        .merge(source::router())
         .merge(storage::router())
         .merge(token::router())
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fineline_api::chunk::MAX_MISSING_DIGESTS;
 use fineline_api::error::ErrorCode;
 use fineline_api::{ChunkRef, Scope};
-use fineline_format::Digest;
+use fineline_format::{Digest, Element, frame};
 use metrics::counter;
 use uuid::Uuid;
 
@@ -60,7 +60,7 @@ pub(crate) async fn put(app: &App, run: &RunRow, session: Uuid, digest: Digest, 
 pub(crate) async fn take_frame(app: &App, run: &RunRow, session: Uuid, digest: Digest, body: Bytes) -> ApiResult<()> {
     let size_bytes = verify(app, digest, body.clone()).await?;
     let chunk = ChunkRef { digest, size_bytes };
-    take_in(app, chunk, body, Some((run.id, session))).await?;
+    take_in(app, chunk, Body::Frame(body), Some((run.id, session))).await?;
     counter!("fineline_chunks_received_total").increment(1);
     counter!("fineline_chunk_received_bytes_total").increment(size_bytes);
     Ok(())
@@ -83,11 +83,53 @@ async fn verify(app: &App, digest: Digest, body: Bytes) -> ApiResult<u64> {
 /// # Errors
 /// 507 when the store is full.
 pub(crate) async fn keep(app: &App, chunk: ChunkRef, body: Bytes) -> ApiResult<()> {
-    take_in(app, chunk, body, None).await
+    take_in(app, chunk, Body::Frame(body), None).await
+}
+
+/// Takes in a chunk that the server itself read and hashed for an open session of a run.
+///
+/// # Errors
+/// 409 when the session is not open any more, 507 when the store is full.
+pub(crate) async fn take_raw(
+    app: &App,
+    run_id: i64,
+    session: Uuid,
+    chunk: ChunkRef,
+    raw: Bytes,
+    element: Element,
+) -> ApiResult<()> {
+    take_in(app, chunk, Body::Raw(raw, element), Some((run_id, session))).await
+}
+
+/// What is to be kept of a chunk.
+enum Body {
+    /// Its frame.
+    Frame(Bytes),
+    /// Its bytes, which are framed only where no frame holds them yet.
+    Raw(Bytes, Element),
+}
+
+impl Body {
+    /// Its bytes, as they are or framed.
+    fn len(&self) -> usize {
+        match self {
+            Self::Frame(bytes) | Self::Raw(bytes, _) => bytes.len(),
+        }
+    }
+
+    async fn framed(self) -> ApiResult<Bytes> {
+        match self {
+            Self::Frame(frame) => Ok(frame),
+            Self::Raw(raw, element) => {
+                let encode = move || Bytes::from(frame::encode(&raw, element));
+                tokio::task::spawn_blocking(encode).await.map_err(ApiError::internal)
+            }
+        }
+    }
 }
 
 /// Makes sure that a live frame holds the chunk: intent, object, live row; and that its pusher's run possesses it.
-async fn take_in(app: &App, chunk: ChunkRef, body: Bytes, pusher: Option<(i64, Uuid)>) -> ApiResult<()> {
+async fn take_in(app: &App, chunk: ChunkRef, body: Body, pusher: Option<(i64, Uuid)>) -> ApiResult<()> {
     let digest = chunk.digest;
     let frame = put_object(app, digest, body).await?;
     match intake::write(app, Row::Arrival { chunk, frame, pusher }).await? {
@@ -102,12 +144,13 @@ async fn take_in(app: &App, chunk: ChunkRef, body: Bytes, pusher: Option<(i64, U
 }
 
 /// Writes the intent, then the object, of a chunk that no sound frame holds yet; the frame's id, which is to be attached.
-async fn put_object(app: &App, digest: Digest, body: Bytes) -> ApiResult<Option<Uuid>> {
+async fn put_object(app: &App, digest: Digest, body: Body) -> ApiResult<Option<Uuid>> {
     // First, so that a full store answers alike for what is held and what is not.
     app.store.check_room(body.len() as u64).map_err(store_error)?;
     if db::frame::is_held(app.db.reader(), &digest).await? {
         return Ok(None);
     }
+    let body = body.framed().await?;
     let (id, stored_bytes) = (Uuid::now_v7(), body.len());
     let intent = Row::Intent {
         id,

@@ -1,6 +1,7 @@
 //! The rules that join database and store, one verb or noun a file. No axum types here.
 
 pub(crate) mod backfill;
+pub(crate) mod borrowed;
 pub(crate) mod checkpoint;
 pub(crate) mod chunk;
 pub(crate) mod collect;
@@ -10,9 +11,11 @@ pub(crate) mod delete;
 pub(crate) mod enqueue;
 pub(crate) mod evaluation;
 pub(crate) mod examine;
+pub(crate) mod fetch;
 pub(crate) mod fsck;
 pub(crate) mod gauges;
 pub(crate) mod group;
+pub(crate) mod ingest;
 pub(crate) mod intake;
 pub(crate) mod join;
 pub(crate) mod keep;
@@ -30,10 +33,13 @@ pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod schedule;
 pub(crate) mod score;
+pub(crate) mod shipped;
+pub(crate) mod source;
 pub(crate) mod staging;
 pub(crate) mod stored_file;
 pub(crate) mod suite;
 pub(crate) mod sweep;
+pub(crate) mod sync;
 pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod token_use;

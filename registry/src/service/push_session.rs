@@ -157,7 +157,10 @@ fn check_request(new: &CreatePushSession) -> ApiResult<()> {
 }
 
 /// A label is a spelling of its own step and of nothing else.
-fn check_label(label: &str, step: u64) -> ApiResult<()> {
+///
+/// # Errors
+/// 400 for one that already means something else.
+pub(crate) fn check_label(label: &str, step: u64) -> ApiResult<()> {
     check_name("label", label).map_err(ApiError::invalid)?;
     match label.parse() {
         Ok(Reference::Step(named)) if named == step => Ok(()),

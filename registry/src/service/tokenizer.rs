@@ -13,8 +13,10 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
+use crate::db::file::FileRow;
 use crate::db::revision::RevisionRow;
 use crate::db::run::RunRow;
+use crate::db::tokenizer::TokenizerFiles;
 use crate::error::{ApiError, ApiResult};
 use crate::service::backfill::coarse_to_fine;
 use crate::service::{checkpoint, content, enqueue, model, possession};
@@ -23,7 +25,7 @@ use crate::service::{checkpoint, content, enqueue, model, possession};
 const BATCH: usize = 100;
 
 /// The most bytes of a tokenizer's file.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Makes the tokenizer of a checkpoint that the caller reads the run's default, and every step that only lacked one
 /// evaluable. Steps that were given another default before follow when `backfill` is said.
@@ -51,17 +53,31 @@ pub(crate) async fn set(app: &App, caller: &Caller, run: &RunRow, new: SetTokeni
             "file `{path}` has {size} bytes and may have {MAX_FILE_BYTES}"
         )));
     }
-    let digest = model::tokenizer_digest(&files);
     let rows = db::file::find_many(app.db.reader(), &files.values().copied().collect::<Vec<_>>()).await?;
+    make_default(app, run, files, rows.values(), new.backfill).await
+}
+
+/// Makes a tokenizer whose files are stored the run's default.
+///
+/// # Errors
+/// 503 when a chunk of a file was collected meanwhile.
+pub(crate) async fn make_default(
+    app: &App,
+    run: &RunRow,
+    files: TokenizerFiles,
+    rows: impl Iterator<Item = &FileRow>,
+    backfill: bool,
+) -> ApiResult<DefaultTokenizer> {
+    let digest = model::tokenizer_digest(&files);
     let txn = db::write_txn(&app.db).await?;
     db::tokenizer::insert(&txn, &digest, &files).await?;
-    // Kept by the server itself: the checkpoint that they come from may go.
-    for row in rows.values() {
+    // Kept by the server itself: what they come from may go.
+    for row in rows {
         content::adopt(&txn, row).await?;
     }
     db::run::set_tokenizer(&txn, run.id, &digest).await?;
     txn.commit().await?;
-    let mut told = lend_to_all(app, run.id, new.backfill).await?;
+    let mut told = lend_to_all(app, run.id, backfill).await?;
     told.files = files.into_keys().collect();
     Ok(told)
 }

@@ -11,6 +11,7 @@ mod folder;
 mod guard;
 mod http;
 mod hub;
+pub(crate) mod plan;
 mod remote;
 mod wait;
 

@@ -51,6 +51,7 @@ impl RemoteFile {
     }
 
     /// How many bytes came from the source, and in how many reads.
+    #[cfg(test)]
     pub(crate) fn n_read(&self) -> (u64, u64) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.n_bytes, kept.n_reads)

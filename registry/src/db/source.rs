@@ -1,0 +1,190 @@
+//! Sources. Which of their checkpoints are how far stands in `source_step`, what was read of their files in `source_file`.
+
+use fineline_api::{CreateSource, SourceState};
+use fineline_format::Digest;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait as _};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+};
+use uuid::Uuid;
+
+use super::entity::source;
+
+/// A source as the services see it.
+#[derive(Clone)]
+pub(crate) struct SourceRow {
+    pub(crate) id: i64,
+    pub(crate) run_id: i64,
+    /// What it was made with; its secrets are absent there.
+    pub(crate) definition: CreateSource,
+    pub(crate) secret: Option<String>,
+    pub(crate) webhook_secret_sha256: Option<Digest>,
+    pub(crate) state: SourceState,
+    pub(crate) created_at_ms: i64,
+    pub(crate) synced_at_ms: Option<i64>,
+    pub(crate) next_sync_at_ms: Option<i64>,
+    /// Why the last look failed as a whole.
+    pub(crate) error: Option<String>,
+}
+
+impl std::fmt::Debug for SourceRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceRow")
+            .field("id", &self.id)
+            .field("name", &self.definition.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn source_row(row: source::Model) -> Result<SourceRow, DbErr> {
+    Ok(SourceRow {
+        id: row.id,
+        run_id: row.run_id,
+        definition: super::from_json(row.definition)?,
+        secret: row.secret,
+        webhook_secret_sha256: row.webhook_secret_sha256.as_deref().map(super::digest).transpose()?,
+        state: row.state.parse().map_err(DbErr::Type)?,
+        created_at_ms: row.created_at_ms,
+        synced_at_ms: row.synced_at_ms,
+        next_sync_at_ms: row.next_sync_at_ms,
+        error: row.error,
+    })
+}
+
+/// Adds a source that is looked at at once; `None` when the name is taken.
+pub(crate) async fn insert(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    mut new: CreateSource,
+) -> Result<Option<SourceRow>, DbErr> {
+    // Asked first: on PostgreSQL a statement that fails ends its transaction.
+    if find(conn, &new.name).await?.is_some() {
+        return Ok(None);
+    }
+    let now = super::now_ms(conn).await?;
+    let (secret, webhook_secret) = (new.secret.take(), new.webhook_secret.take());
+    let row = source::ActiveModel {
+        id: NotSet,
+        name: Set(new.name.clone()),
+        run_id: Set(run_id),
+        definition: Set(super::to_json(&new)?),
+        secret: Set(secret),
+        webhook_secret_sha256: Set(webhook_secret.map(|secret| super::blob(&Digest::of(secret.as_bytes())))),
+        state: Set(SourceState::Active.as_str().to_owned()),
+        created_at_ms: Set(now),
+        synced_at_ms: Set(None),
+        next_sync_at_ms: Set(Some(now)),
+        error: Set(None),
+        syncer: Set(None),
+        syncer_until_ms: Set(None),
+    };
+    let row = source::Entity::insert(row).exec_with_returning(conn).await?;
+    source_row(row).map(Some)
+}
+
+/// The source of that name.
+pub(crate) async fn find(conn: &impl ConnectionTrait, name: &str) -> Result<Option<SourceRow>, DbErr> {
+    let query = source::Entity::find().filter(source::Column::Name.eq(name));
+    query.one(conn).await?.map(source_row).transpose()
+}
+
+/// All sources, by name.
+pub(crate) async fn list(conn: &impl ConnectionTrait) -> Result<Vec<SourceRow>, DbErr> {
+    let query = source::Entity::find().order_by_asc(source::Column::Name);
+    query.all(conn).await?.into_iter().map(source_row).collect()
+}
+
+/// Says what a source is about to do; one that becomes active is looked at at once.
+pub(crate) async fn set_state(conn: &impl ConnectionTrait, id: i64, state: SourceState) -> Result<(), DbErr> {
+    let next = match state {
+        SourceState::Active => Some(super::now_ms(conn).await?),
+        SourceState::Paused | SourceState::Done => None,
+    };
+    let update = source::Entity::update_many()
+        .col_expr(source::Column::State, Expr::value(state.as_str()))
+        .col_expr(source::Column::NextSyncAtMs, Expr::value(next))
+        .filter(source::Column::Id.eq(id));
+    update.exec(conn).await.map(drop)
+}
+
+/// Forgets a source with all that is known of its checkpoints; the steps that came of it stay.
+pub(crate) async fn remove(conn: &impl ConnectionTrait, id: i64) -> Result<(), DbErr> {
+    source::Entity::delete_by_id(id).exec(conn).await.map(drop)
+}
+
+/// Whether a source is due, whoever looks at it.
+pub(crate) async fn any_due(conn: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let query = source::Entity::find()
+        .filter(source::Column::State.eq(SourceState::Active.as_str()))
+        .filter(source::Column::NextSyncAtMs.lte(now));
+    Ok(query.one(conn).await?.is_some())
+}
+
+/// Takes the source that is due for longest and that nobody looks at, for `lease_ms`.
+pub(crate) async fn claim(
+    conn: &impl ConnectionTrait,
+    syncer: Uuid,
+    lease_ms: i64,
+) -> Result<Option<SourceRow>, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let free = Condition::any()
+        .add(source::Column::SyncerUntilMs.is_null())
+        .add(source::Column::SyncerUntilMs.lt(now));
+    let picked = source::Entity::find()
+        .filter(source::Column::State.eq(SourceState::Active.as_str()))
+        .filter(source::Column::NextSyncAtMs.lte(now))
+        .filter(free)
+        .order_by_asc(source::Column::NextSyncAtMs)
+        .one(conn)
+        .await?;
+    let Some(picked) = picked else { return Ok(None) };
+    let update = source::Entity::update_many()
+        .col_expr(source::Column::Syncer, Expr::value(syncer))
+        .col_expr(source::Column::SyncerUntilMs, Expr::value(now + lease_ms))
+        .filter(source::Column::Id.eq(picked.id));
+    update.exec(conn).await?;
+    source_row(picked).map(Some)
+}
+
+/// Keeps a claim for `lease_ms` more; `false` when it is another's by now, or the source is gone or not active any more.
+/// Called in the transaction that writes something of a source, it is the check that this is the caller's to write.
+pub(crate) async fn renew(conn: &impl ConnectionTrait, id: i64, syncer: Uuid, lease_ms: i64) -> Result<bool, DbErr> {
+    let now = super::now_ms(conn).await?;
+    let update = source::Entity::update_many()
+        .col_expr(source::Column::SyncerUntilMs, Expr::value(now + lease_ms))
+        .filter(source::Column::Id.eq(id))
+        .filter(source::Column::Syncer.eq(syncer))
+        .filter(source::Column::State.eq(SourceState::Active.as_str()));
+    Ok(update.exec(conn).await?.rows_affected == 1)
+}
+
+/// Ends a look at a source: why it failed, and in how many milliseconds the next one is; never when absent, which makes the
+/// source done. A wish for a look that came meanwhile (`due_ms` is not any more what it was) stays.
+pub(crate) async fn end(
+    conn: &impl ConnectionTrait,
+    row: &SourceRow,
+    syncer: Uuid,
+    error: Option<&str>,
+    next_in_ms: Option<i64>,
+) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    let free = source::Entity::update_many()
+        .col_expr(source::Column::SyncerUntilMs, Expr::value(None::<i64>))
+        .col_expr(source::Column::SyncedAtMs, Expr::value(now))
+        .col_expr(source::Column::Error, Expr::value(error))
+        .filter(source::Column::Id.eq(row.id))
+        .filter(source::Column::Syncer.eq(syncer));
+    free.exec(conn).await?;
+    let next = source::Entity::update_many()
+        .col_expr(source::Column::NextSyncAtMs, Expr::value(next_in_ms.map(|ms| now + ms)))
+        .filter(source::Column::Id.eq(row.id))
+        .filter(source::Column::Syncer.eq(syncer))
+        .filter(source::Column::State.eq(SourceState::Active.as_str()))
+        .filter(Expr::col(source::Column::NextSyncAtMs).eq(row.next_sync_at_ms));
+    if next.exec(conn).await?.rows_affected == 1 && next_in_ms.is_none() {
+        set_state(conn, row.id, SourceState::Done).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Bringing one checkpoint of a source in: a push session whose files come from there, small ones first, then the commit that
+//! every push ends with. What the files say of the step (index, trainer's state) is read back from the store.
+//!
+//! **Invariant:** the session's name follows from what comes in, so whoever does this again, after a crash at any point, goes
+//! on in the same session, and a checkpoint that came in is not brought a second time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fineline_api::error::ErrorCode;
+use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState};
+use fineline_format::trainer_state::{self, TrainerState};
+use fineline_format::weights::{MAX_INDEX_BYTES, index_path, weight_files};
+use fineline_format::{Digest, FileEntry, Manifest};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db::file::FileRow;
+use crate::db::run::RunRow;
+use crate::db::source::SourceRow;
+use crate::db::source_file::FileRead;
+use crate::error::{ApiError, ApiResult};
+use crate::service::fetch::{Destination, IngestError, fetch};
+use crate::service::{commit, content, push_session, shipped};
+use crate::source::plan::Planned;
+use crate::source::{Object, Origin};
+
+/// Files up to this size come before the others: what an index names shows before a shard is read.
+const SMALL_BYTES: u64 = 64 << 20;
+
+/// How long one look waits for a verification; whoever waits looks again.
+const LOOK_FOR: Duration = Duration::from_secs(30);
+
+/// The most of a digest that names a session.
+const NAME_HEX: usize = 32;
+
+/// What came in.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    pub(crate) checkpoint: Digest,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Brings a checkpoint in; a step that is there with other bytes is replaced where `replace` says so.
+///
+/// # Errors
+/// [`IngestError::Waiting`] when its index names what is not there, [`IngestError::Wrong`] when it was verified and is none.
+pub(crate) async fn bring(
+    app: &App,
+    source: &SourceRow,
+    run: &RunRow,
+    origin: &Arc<Origin>,
+    planned: &Planned,
+    replace: bool,
+) -> Result<Brought, IngestError> {
+    let caller = Caller::of_source(&run.name, source.created_at_ms);
+    let mut new = new_session(source, planned, replace);
+    let session = push_session::create(app, run, new.clone()).await?;
+    let ended = match session.state {
+        PushSessionState::Open => {
+            let to = Destination {
+                source_id: source.id,
+                run_id: run.id,
+                session: session.id,
+                place: planned.place.clone(),
+                caller: caller.clone(),
+            };
+            match fill(app, &to, run, origin, planned, &mut new).await {
+                Err(error @ (IngestError::Waiting(_) | IngestError::Wrong(_))) => {
+                    give_up(app, run, &session).await;
+                    return Err(error);
+                }
+                filled => filled?,
+            }
+        }
+        _ => session,
+    };
+    let ended = wait(app, run, ended).await?;
+    let checkpoint = match (ended.state, ended.digest) {
+        (PushSessionState::Committed, Some(digest)) => digest,
+        _ => {
+            let why = ended
+                .failure
+                .map_or_else(|| ended.state.to_string(), |failure| failure.message);
+            return Err(IngestError::Wrong(format!("its verification ended: {why}")));
+        }
+    };
+    let mut warnings = ended.warnings;
+    warnings.extend(ended.not_evaluable.map(|why| format!("it is not evaluated: {why}")));
+    warnings.extend(shipped::take_scores(app, &caller, run, checkpoint).await?);
+    fail_point!("ingest.brought");
+    Ok(Brought { checkpoint, warnings })
+}
+
+fn new_session(source: &SourceRow, planned: &Planned, replace: bool) -> CreatePushSession {
+    let step = planned.step.unwrap_or_default();
+    let fingerprint = planned.fingerprint().to_hex();
+    let label = Some(planned.name.trim_end_matches('/').to_owned());
+    CreatePushSession {
+        step,
+        label: label.filter(|label| push_session::check_label(label, step).is_ok()),
+        tokens: planned.tokens,
+        metadata: BTreeMap::from([
+            ("source".to_owned(), source.definition.name.clone()),
+            ("source_place".to_owned(), planned.place.clone()),
+            ("source_version".to_owned(), planned.version.clone()),
+        ]),
+        replace,
+        session_name: Some(format!("source-{}", &fingerprint[..NAME_HEX])),
+        ..CreatePushSession::default()
+    }
+}
+
+/// Fetches the files of a checkpoint into its session and commits it.
+async fn fill(
+    app: &App,
+    to: &Destination,
+    run: &RunRow,
+    origin: &Arc<Origin>,
+    planned: &Planned,
+    new: &mut CreatePushSession,
+) -> Result<PushSession, IngestError> {
+    let (small, large): (Vec<&Object>, Vec<&Object>) =
+        planned.files.iter().partition(|file| file.size_bytes <= SMALL_BYTES);
+    let mut read = BTreeMap::new();
+    for object in small {
+        read.insert(object.path.clone(), take(app, to, run, origin, object).await?);
+    }
+    check_index(app, planned, &read).await?;
+    let state = trainer_state(app, &read).await?;
+    new.tokens = new.tokens.or(state.tokens);
+    new.loss = state.loss;
+    // Said again with what the files say.
+    push_session::create(app, run, new.clone()).await?;
+    for object in large {
+        read.insert(object.path.clone(), take(app, to, run, origin, object).await?);
+    }
+    let entry = |(path, read): (&String, &FileRead)| FileEntry {
+        path: path.clone(),
+        size_bytes: read.size_bytes,
+        digest: read.digest.unwrap_or(Digest::of(b"")),
+    };
+    let manifest =
+        Manifest::new(read.iter().map(entry).collect()).map_err(|error| IngestError::Wrong(error.to_string()))?;
+    fail_point!("ingest.before_commit");
+    Ok(commit::commit(app, &to.caller, run, to.session, manifest.digest()).await?)
+}
+
+/// Fetches a file and gives it to the session.
+async fn take(
+    app: &App,
+    to: &Destination,
+    run: &RunRow,
+    origin: &Arc<Origin>,
+    object: &Object,
+) -> Result<FileRead, IngestError> {
+    let read = fetch(app, to, origin, object).await?;
+    let digest = read
+        .digest
+        .ok_or_else(|| ApiError::internal("a file that was read has no digest"))?;
+    let file = CheckpointFile {
+        path: object.path.clone(),
+        size_bytes: read.size_bytes,
+        digest,
+        chunks: read.chunks.clone(),
+    };
+    push_session::add_file(app, run, to.session, file).await?;
+    Ok(read)
+}
+
+/// Ends a session of which nothing comes; what arrived stays possessed.
+async fn give_up(app: &App, run: &RunRow, session: &PushSession) {
+    let ended = async {
+        let row = push_session::find(app, run, session.id).await?;
+        push_session::abandon(app, &row, PushSessionState::Aborted).await
+    };
+    match ended.await {
+        Err(error) if error.code() != ErrorCode::Conflict => {
+            tracing::warn!(session = %session.id, %error, "a session of a source can't be ended: it expires");
+        }
+        _ => {}
+    }
+}
+
+/// Waits for the end of a verification, whichever server does it.
+async fn wait(app: &App, run: &RunRow, mut session: PushSession) -> ApiResult<PushSession> {
+    while session.state == PushSessionState::Verifying {
+        session = push_session::get(app, run, session.id, LOOK_FOR).await?;
+    }
+    Ok(session)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    metadata: Option<IndexMetadata>,
+}
+
+#[derive(Deserialize)]
+struct IndexMetadata {
+    total_size: Option<u64>,
+}
+
+/// Compares an index with what is there: every shard that it names, and as many bytes as it says at the least.
+async fn check_index(app: &App, planned: &Planned, read: &BTreeMap<String, FileRead>) -> Result<(), IngestError> {
+    let nothing = Digest::of(b"");
+    let entry = |file: &Object| FileEntry {
+        path: file.path.clone(),
+        size_bytes: file.size_bytes,
+        digest: nothing,
+    };
+    let manifest = Manifest::new(planned.files.iter().map(entry).collect());
+    let manifest = manifest.map_err(|error| IngestError::Wrong(error.to_string()))?;
+    let Some(path) = index_path(&manifest) else {
+        return Ok(());
+    };
+    let Some(json) = small_file(app, read.get(&path), MAX_INDEX_BYTES).await? else {
+        return Err(IngestError::Wrong(format!(
+            "index `{path}` has more than {MAX_INDEX_BYTES} bytes"
+        )));
+    };
+    let found = weight_files(&manifest, Some(&json)).map_err(|error| IngestError::Waiting(error.to_string()))?;
+    let index: Index = serde_json::from_slice(&json).map_err(|error| IngestError::Wrong(error.to_string()))?;
+    let said = index.metadata.and_then(|metadata| metadata.total_size);
+    let shards = found.map(|found| found.shards).unwrap_or_default();
+    let there: u64 = shards
+        .iter()
+        .filter_map(|shard| manifest.get(shard))
+        .map(|file| file.size_bytes)
+        .sum();
+    match said {
+        Some(said) if there < said => Err(IngestError::Waiting(format!(
+            "its shards have {there} bytes, index `{path}` says {said}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What the trainer's state says; nothing where it can't be read, which never keeps a checkpoint out.
+async fn trainer_state(app: &App, read: &BTreeMap<String, FileRead>) -> Result<TrainerState, IngestError> {
+    let json = small_file(app, read.get(trainer_state::PATH), SMALL_BYTES).await?;
+    Ok(json
+        .and_then(|json| trainer_state::parse(&json).ok())
+        .unwrap_or_default())
+}
+
+/// A small file that was read, from the store.
+async fn small_file(app: &App, read: Option<&FileRead>, max_bytes: u64) -> Result<Option<bytes::Bytes>, IngestError> {
+    let Some(read) = read.filter(|read| read.size_bytes <= max_bytes) else {
+        return Ok(None);
+    };
+    let row = FileRow {
+        digest: read.digest.unwrap_or(Digest::of(b"")),
+        size_bytes: read.size_bytes,
+        chunks: read.chunks.clone(),
+        tensors: None,
+    };
+    Ok(Some(content::read_whole(app, &row).await.map_err(ApiError::from)?))
+}

@@ -1,0 +1,310 @@
+//! Making, showing and ending sources, saying what one would bring, and being told that one has news. Looking at them stands
+//! in `sync`.
+//!
+//! **Invariant:** a secret is read here and by the place that it opens, and is in no answer, message or log.
+
+use fineline_api::error::ErrorCode;
+use fineline_api::source::{DEFAULT_SETTLE_S, SourceStepState};
+use fineline_api::{CreateSource, Source, SourceLocation, SourcePreview, SourceState, SourceStep};
+use fineline_format::step_name::StepTemplate;
+use fineline_format::{Digest, check_path, shown_within};
+
+use crate::app::App;
+use crate::db;
+use crate::db::run::RunRow;
+use crate::db::source::SourceRow;
+use crate::error::{ApiError, ApiResult};
+use crate::service::sync;
+use crate::source::plan::{Verdict, plan};
+use crate::source::{Origin, SourceError};
+
+/// What variables of the environment begin with that a source may name: no other is anybody's to send away.
+const SECRET_VARIABLE: &str = "FINELINE_SOURCE_";
+
+/// The shortest secret of a webhook.
+const MIN_WEBHOOK_SECRET_BYTES: usize = 16;
+
+/// The shortest interval and the longest wait.
+const MIN_INTERVAL_S: u64 = 10;
+const MAX_WAIT_S: u64 = 30 * 24 * 60 * 60;
+
+/// The most of what a source says of names.
+const MAX_NAMES: usize = 10_000;
+const MAX_REPOSITORIES: usize = 10_000;
+
+impl From<SourceError> for ApiError {
+    fn from(error: SourceError) -> Self {
+        let code = match &error {
+            SourceError::Refused(_) | SourceError::NotFound(_) | SourceError::Denied(_) | SourceError::Changed(_) => {
+                ErrorCode::Unprocessable
+            }
+            SourceError::Unavailable { .. } => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Makes a source; it is looked at at once.
+///
+/// # Errors
+/// 400 for what breaks a bound, 404 for a run that is not there, 409 when the name is taken, 422 for a place that may not
+/// be read.
+pub(crate) async fn create(app: &App, run: &RunRow, new: CreateSource) -> ApiResult<Source> {
+    check(&new)?;
+    Origin::open(&new.location, secret_of(&new)?.as_deref(), &app.options.reach)?;
+    let txn = db::write_txn(&app.db).await?;
+    let name = new.name.clone();
+    let row = db::source::insert(&txn, run.id, new).await?;
+    let row = row.ok_or_else(|| {
+        ApiError::new(ErrorCode::Conflict, format!("there is a source `{name}`")).hint("choose another name")
+    })?;
+    txn.commit().await?;
+    app.changed.notify_waiters();
+    describe(app, row).await
+}
+
+/// All sources, by name.
+pub(crate) async fn list(app: &App) -> ApiResult<Vec<Source>> {
+    let mut sources = Vec::new();
+    for row in db::source::list(app.db.reader()).await? {
+        sources.push(describe(app, row).await?);
+    }
+    Ok(sources)
+}
+
+/// The source of that name.
+///
+/// # Errors
+/// 404 when there is none.
+pub(crate) async fn find(app: &App, name: &str) -> ApiResult<SourceRow> {
+    let row = db::source::find(app.db.reader(), name).await?;
+    row.ok_or_else(|| {
+        ApiError::not_found(format!("source `{}`", shown_within(70, name))).hint("`fineline source list` lists them")
+    })
+}
+
+/// A source as the API shows it.
+pub(crate) async fn describe(app: &App, row: SourceRow) -> ApiResult<Source> {
+    let n_steps = db::source_step::count(app.db.reader(), row.id).await?;
+    let how = row.definition;
+    Ok(Source {
+        name: how.name,
+        run: how.run,
+        location: how.location,
+        mapping: how.mapping,
+        interval_s: how.interval_s,
+        settle_s: how.settle_s.unwrap_or(DEFAULT_SETTLE_S),
+        marker: how.marker,
+        keep_optimizer: how.keep_optimizer,
+        tokenizer: how.tokenizer,
+        has_secret: row.secret.is_some() || how.secret_env.is_some(),
+        has_webhook_secret: row.webhook_secret_sha256.is_some(),
+        state: row.state,
+        created_at: db::time(row.created_at_ms),
+        synced_at: row.synced_at_ms.map(db::time),
+        next_sync_at: row.next_sync_at_ms.map(db::time),
+        error: row.error,
+        n_steps,
+    })
+}
+
+/// The checkpoints of a source, by step, those without one last.
+///
+/// # Errors
+/// 404 when there is no such source.
+pub(crate) async fn steps(app: &App, name: &str) -> ApiResult<Vec<SourceStep>> {
+    let row = find(app, name).await?;
+    let steps = db::source_step::list(app.db.reader(), row.id).await?;
+    Ok(steps.into_iter().map(|step| step.shown).collect())
+}
+
+/// Lets a source be looked at at once, one that is paused or done too, or pauses it: a look at it is ended.
+///
+/// # Errors
+/// 404 when there is no such source.
+pub(crate) async fn set_state(app: &App, name: &str, state: SourceState) -> ApiResult<Source> {
+    let row = find(app, name).await?;
+    let txn = db::write_txn(&app.db).await?;
+    db::source::set_state(&txn, row.id, state).await?;
+    txn.commit().await?;
+    app.changed.notify_waiters();
+    describe(app, find(app, name).await?).await
+}
+
+/// Forgets a source; the steps that came of it stay.
+///
+/// # Errors
+/// 404 when there is no such source.
+pub(crate) async fn remove(app: &App, name: &str) -> ApiResult<()> {
+    let row = find(app, name).await?;
+    let txn = db::write_txn(&app.db).await?;
+    db::source::remove(&txn, row.id).await?;
+    Ok(txn.commit().await?)
+}
+
+/// Hears that a source has news, of who knows its secret; one that is paused stays so.
+///
+/// # Errors
+/// 401 for another secret, and for a source that there is none of or that has none.
+pub(crate) async fn hear(app: &App, name: &str, secret: Option<&str>) -> ApiResult<()> {
+    let row = db::source::find(app.db.reader(), name).await?;
+    // By digest, so that how long the comparison takes tells nothing of the secret.
+    let said = secret.map(|secret| Digest::of(secret.as_bytes()));
+    let is_known = |row: &SourceRow| row.webhook_secret_sha256.is_some() && row.webhook_secret_sha256 == said;
+    let Some(row) = row.filter(is_known) else {
+        let message = format!(
+            "the secret of source `{}` is another, or it has none",
+            shown_within(70, name)
+        );
+        return Err(ApiError::new(ErrorCode::Unauthorized, message).hint("send it as `X-Webhook-Secret`"));
+    };
+    if row.state != SourceState::Paused {
+        let txn = db::write_txn(&app.db).await?;
+        db::source::set_state(&txn, row.id, SourceState::Active).await?;
+        txn.commit().await?;
+        app.changed.notify_waiters();
+    }
+    Ok(())
+}
+
+/// What a source would bring, without making it.
+///
+/// # Errors
+/// As [`create`]; 503 when the place does not answer.
+pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiResult<SourcePreview> {
+    check(&new)?;
+    let row = SourceRow {
+        id: 0,
+        run_id: run.id,
+        secret: new.secret.clone(),
+        webhook_secret_sha256: None,
+        state: SourceState::Paused,
+        created_at_ms: db::now_ms(app.db.reader()).await?,
+        synced_at_ms: None,
+        next_sync_at_ms: None,
+        error: None,
+        definition: new,
+    };
+    let origin = open(app, &row)?;
+    let mut warnings = Vec::new();
+    if let Some(at) = &row.definition.tokenizer
+        && let Err(error) = origin.place(at).await
+    {
+        warnings.push(format!("the tokenizer `{at}` can't be read: {error}"));
+    }
+    let places = origin.list(&std::collections::HashMap::new()).await?;
+    if places.is_empty() {
+        warnings.push("there is nothing at this place".to_owned());
+    }
+    let mut steps = Vec::new();
+    for one in plan(places, &std::collections::HashMap::new(), &sync::rules(&row, run)) {
+        let mut step = sync::show(app, &row, run, &one).await?;
+        (step.state, step.message) = match one.verdict {
+            Verdict::Whole | Verdict::Unchanged => (SourceStepState::New, None),
+            Verdict::Waiting(why) => (SourceStepState::Waiting, Some(why)),
+            Verdict::Failed(why) => (SourceStepState::Failed, Some(why)),
+            Verdict::Ignored(why) => (SourceStepState::Ignored, Some(why)),
+        };
+        if let (Some(number), SourceStepState::New) = (step.step, step.state)
+            && db::revision::current(app.db.reader(), run.id, number).await?.is_some()
+        {
+            step.warnings
+                .push(format!("run `{}` has step {number} already", run.name));
+        }
+        steps.push(step);
+    }
+    Ok(SourcePreview { steps, warnings })
+}
+
+/// Opens the place of a source.
+///
+/// # Errors
+/// As [`Origin::open`]; 422 when the environment lacks its secret.
+pub(crate) fn open(app: &App, row: &SourceRow) -> Result<Origin, ApiError> {
+    let secret = match &row.secret {
+        Some(secret) => Some(secret.clone()),
+        None => secret_of(&row.definition)?,
+    };
+    Ok(Origin::open(
+        &row.definition.location,
+        secret.as_deref(),
+        &app.options.reach,
+    )?)
+}
+
+fn secret_of(new: &CreateSource) -> ApiResult<Option<String>> {
+    if let Some(secret) = &new.secret {
+        return Ok(Some(secret.clone()));
+    }
+    let Some(name) = &new.secret_env else { return Ok(None) };
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    let missing = || {
+        ApiError::unprocessable(format!("the server's environment has no variable `{name}`"))
+            .hint("set it and start the server again")
+    };
+    value.map(Some).ok_or_else(missing)
+}
+
+fn check(new: &CreateSource) -> ApiResult<()> {
+    let refused = |message: String| Err(ApiError::invalid(message));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !(1..=64).contains(&new.name.len()) || !new.name.chars().all(is_name) || new.name.starts_with('.') {
+        let name = shown_within(70, &new.name);
+        return refused(format!(
+            "source name `{name}` is refused: use 1 to 64 letters, digits, `.`, `_` or `-`"
+        ));
+    }
+    if let Some(interval_s) = new.interval_s.filter(|s| !(MIN_INTERVAL_S..=MAX_WAIT_S).contains(s)) {
+        return refused(format!(
+            "an interval of {interval_s} s is refused: use {MIN_INTERVAL_S} s to 30 days"
+        ));
+    }
+    if let Some(settle_s) = new.settle_s.filter(|s| *s > MAX_WAIT_S) {
+        return refused(format!(
+            "a settle time of {settle_s} s is refused: use 30 days at the most"
+        ));
+    }
+    if let Some(marker) = &new.marker {
+        check_path(marker).or_else(|error| refused(format!("the marker file is refused: {error}")))?;
+    }
+    if let Some(template) = &new.mapping.template {
+        template.parse::<StepTemplate>().map(drop).or_else(refused)?;
+    }
+    if new.mapping.tokens_per_step == Some(0) || new.mapping.step_multiple == Some(0) {
+        return refused("tokens per step and the multiple of steps are 1 at the least".to_owned());
+    }
+    let n_names = new.mapping.steps.len() + new.mapping.tokens.len() + new.mapping.select.len();
+    if n_names > MAX_NAMES {
+        return refused(format!(
+            "a mapping of {n_names} names is refused: {MAX_NAMES} are the most"
+        ));
+    }
+    if let SourceLocation::Hub { repositories, .. } = &new.location
+        && !(1..=MAX_REPOSITORIES).contains(&repositories.len())
+    {
+        let n = repositories.len();
+        return refused(format!(
+            "a source of {n} repositories is refused: name 1 to {MAX_REPOSITORIES}"
+        ));
+    }
+    if new.secret.is_some() && new.secret_env.is_some() {
+        return refused("a secret and a variable that holds one are given: give one of them".to_owned());
+    }
+    let is_variable = |name: &String| name.starts_with(SECRET_VARIABLE) && name.len() <= 128;
+    if let Some(name) = new.secret_env.as_ref().filter(|name| !is_variable(name)) {
+        let name = shown_within(70, name);
+        return refused(format!(
+            "variable `{name}` is refused: a source's begins with `{SECRET_VARIABLE}`"
+        ));
+    }
+    if new
+        .webhook_secret
+        .as_ref()
+        .is_some_and(|secret| secret.len() < MIN_WEBHOOK_SECRET_BYTES)
+    {
+        return refused(format!(
+            "a webhook's secret has {MIN_WEBHOOK_SECRET_BYTES} characters at the least"
+        ));
+    }
+    Ok(())
+}
