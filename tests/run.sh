@@ -2,7 +2,7 @@
 # The quick ring: unit, property, doc and integration tests, then the acceptance scripts.
 #
 #   tests/run.sh             runs the tests
-#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3, procps,
+#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3 with venv, procps,
 #                            PostgreSQL, faketime)
 #   tests/run.sh --lint      formatting, clippy and the dependency guards first
 #
@@ -24,6 +24,7 @@ install_missing() {
     command -v curl >/dev/null || wanted+=(curl)
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v python3 >/dev/null || wanted+=(python3)
+    python3 -c 'import ensurepip' 2>/dev/null || wanted+=(python3-venv)
     command -v pgrep >/dev/null || wanted+=(procps)
     postgres_program initdb >/dev/null && command -v psql >/dev/null || wanted+=(postgresql)
     if ((${#wanted[@]})); then

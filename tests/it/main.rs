@@ -23,6 +23,7 @@ mod revision;
 mod run;
 mod schedule;
 mod score;
+mod source;
 mod stored_only;
 mod token;
 mod tokenizer;
