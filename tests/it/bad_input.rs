@@ -10,6 +10,7 @@ mod names;
 mod push_sessions;
 mod pushes;
 mod runs;
+mod sources;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,6 +158,7 @@ impl Server {
             ("bindings", self.get("/bindings")),
             ("evaluations", self.get("/evaluations")),
             ("tokens", self.get("/tokens")),
+            ("sources", self.get("/sources")),
         ]);
         // A lease grows older, a token is used, and both are told; all else stays.
         seen.get_mut("evaluations").unwrap()["items"][0]["lease_expires_at"].take();
@@ -233,6 +235,7 @@ fn what_is_wrong_is_refused_at_every_route_and_nothing_is_left_half_done() {
         later::cases(),
         push_sessions::cases(),
         names::cases(),
+        sources::cases(),
         work::cases(),
     ];
     let cases: Vec<Case> = groups.into_iter().flatten().collect();
@@ -278,7 +281,7 @@ fn what_is_wrong_is_refused_at_every_route_and_nothing_is_left_half_done() {
 /// The resource that a case asks about.
 fn group(case: &Case) -> &'static str {
     let word = |resource: &&&str| case.operation.contains(**resource);
-    const RESOURCES: [&str; 13] = [
+    const RESOURCES: [&str; 14] = [
         "push_session",
         "token",
         "suite",
@@ -291,6 +294,7 @@ fn group(case: &Case) -> &'static str {
         "samples",
         "retention",
         "garbage",
+        "source",
         "run",
     ];
     RESOURCES.iter().find(word).copied().unwrap_or("checkpoint")

@@ -332,10 +332,11 @@ async fn record(
         Verdict::Failed(why) => (SourceStepState::Failed, Some(why.clone())),
         Verdict::Ignored(why) => (SourceStepState::Ignored, Some(why.clone())),
     };
-    if shown.state == SourceStepState::Ready
-        && let Some(before) = before
-    {
-        (shown.checkpoint, shown.warnings) = (before.shown.checkpoint, before.shown.warnings.clone());
+    if let Some(before) = before {
+        shown.checkpoint = before.shown.checkpoint;
+        if shown.state == SourceStepState::Ready {
+            shown.warnings = before.shown.warnings.clone();
+        }
     }
     let row = StepRow {
         place: one.place.clone(),

@@ -4,6 +4,7 @@ mod bucket;
 mod folder;
 mod http;
 mod hub;
+mod plan;
 mod reach;
 mod remote;
 mod server;
