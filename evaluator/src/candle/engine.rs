@@ -219,7 +219,9 @@ pub(super) fn of_each<T: Sync, R: Send>(
     let mut made = Vec::with_capacity(texts.len());
     for (n, texts) in texts.chunks(N_TEXTS).enumerate() {
         let numbered = texts.par_iter().enumerate().map(|(i, text)| (n * N_TEXTS + i, text));
-        made.extend(numbered.map(&make).collect::<Result<Vec<R>>>()?);
+        let results: Vec<Result<R>> = numbered.map(&make).collect();
+        // Behind the threads, so that the first text that is refused is named, not the one whose thread was first.
+        made.extend(results.into_iter().collect::<Result<Vec<R>>>()?);
         progress(Done::default())?;
     }
     Ok(made)
