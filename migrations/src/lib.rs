@@ -29,6 +29,7 @@ mod m20261126_000015_keep_rows_by_digest;
 mod m20261126_000016_tell_when_marks_begin;
 mod m20261126_000017_schedule_bindings_limit_scores;
 mod m20261127_000018_create_source;
+mod m20261127_000019_tell_how_long_to_settle;
 
 /// All migrations in order.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000016_tell_when_marks_begin::Migration),
             Box::new(m20261126_000017_schedule_bindings_limit_scores::Migration),
             Box::new(m20261127_000018_create_source::Migration),
+            Box::new(m20261127_000019_tell_how_long_to_settle::Migration),
         ]
     }
 }

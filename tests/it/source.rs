@@ -12,7 +12,10 @@ use fineline_format::Digest;
 use harness::{ServerProcess, Start, TestServer, checkpoint, serve_with, suite, until};
 use tempfile::TempDir;
 
+mod changed;
+mod hub;
 mod refused;
+mod trouble;
 
 const REGISTRY: &str = env!("CARGO_BIN_EXE_registry-under-test");
 
@@ -328,7 +331,15 @@ async fn a_paused_source_is_not_looked_at_and_a_removed_one_leaves_its_steps() {
     looked_at(&server.admin, "s").await;
     assert_eq!(server.admin.pause_source("s").await.unwrap().state, SourceState::Paused);
     checkpoint(root.path(), "step-2", 1000, 2);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Another one that is made later has had its turn.
+    let other = server.run("lab/other").await;
+    server
+        .admin
+        .create_source(&folder_source("t", &other, root.path()))
+        .await
+        .unwrap();
+    looked_at(&server.admin, "t").await;
+    assert!(step_of(&server.admin, &other, 2).await.is_ok());
     assert!(step_of(&server.admin, &run, 2).await.is_err());
     server.admin.sync_source("s").await.unwrap();
     until(async || step_of(&server.admin, &run, 2).await.is_ok()).await;

@@ -85,7 +85,7 @@ pub(crate) struct Add {
     /// A file with what opens the place: a Hub's token, or `ACCESS_KEY_ID:SECRET_ACCESS_KEY`. The registry keeps it.
     #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
     secret_file: Option<PathBuf>,
-    /// A variable of the server's environment that holds it; begins with `FINELINE_SOURCE_`.
+    /// A variable of the server's environment that holds it; begins with `FINELINE_SOURCE_SECRET`.
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
     /// A file with what a webhook or a bucket's notification must say to be believed.

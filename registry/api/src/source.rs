@@ -100,7 +100,7 @@ pub struct StepMapping {
 }
 
 /// Makes a source, or with `POST …/sources/preview` says what it would bring.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateSource {
@@ -133,12 +133,24 @@ pub struct CreateSource {
     /// What opens the place: a Hub's token, or `ACCESS_KEY_ID:SECRET_ACCESS_KEY`. Never answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// A variable of the server's environment that holds it instead; its name begins with `FINELINE_SOURCE_`.
+    /// A variable of the server's environment that holds it instead; its name begins with `FINELINE_SOURCE_SECRET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_env: Option<String>,
     /// What a webhook or a bucket's notification must say to be believed, 16 characters at least. Never answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_secret: Option<String>,
+}
+
+impl std::fmt::Debug for CreateSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without its secrets.
+        f.debug_struct("CreateSource")
+            .field("name", &self.name)
+            .field("run", &self.run)
+            .field("location", &self.location)
+            .field("mapping", &self.mapping)
+            .finish_non_exhaustive()
+    }
 }
 
 words! {

@@ -12,6 +12,10 @@ use sea_orm::{
 
 use super::entity::revision;
 
+/// What the metadata of a revision that came of a source say: its name, and the place in it.
+pub(crate) const SOURCE: &str = "source";
+pub(crate) const SOURCE_PLACE: &str = "source_place";
+
 /// A revision as the services see it.
 #[derive(Debug, Clone)]
 pub(crate) struct RevisionRow {
@@ -35,6 +39,20 @@ pub(crate) struct RevisionRow {
     pub(crate) replace: bool,
     pub(crate) created_at_ms: i64,
     pub(crate) ready_at_ms: Option<i64>,
+}
+
+impl RevisionRow {
+    /// Whether it may take the place of what its step holds with other bytes: where its push said so, and where both came of
+    /// one place of one source.
+    pub(crate) fn may_replace(&self, current: &Self) -> bool {
+        self.replace || current.came_of(self.metadata.get(SOURCE), self.metadata.get(SOURCE_PLACE))
+    }
+
+    /// Whether it came of this place of this source.
+    pub(crate) fn came_of(&self, source: Option<&String>, place: Option<&String>) -> bool {
+        let (own_source, own_place) = (self.metadata.get(SOURCE), self.metadata.get(SOURCE_PLACE));
+        own_source.is_some() && own_place.is_some() && own_source == source && own_place == place
+    }
 }
 
 pub(super) fn revision_row(row: revision::Model) -> Result<RevisionRow, DbErr> {

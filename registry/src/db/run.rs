@@ -130,6 +130,12 @@ pub(crate) async fn set_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<
     update.filter(run::Column::Id.eq(id)).exec(conn).await.map(|_| ())
 }
 
+/// Whether a run that was found is deleted by now.
+pub(crate) async fn is_deleted(conn: &impl ConnectionTrait, id: i64) -> Result<bool, DbErr> {
+    let query = run::Entity::find_by_id(id).filter(run::Column::DeletedAtMs.is_null());
+    Ok(query.one(conn).await?.is_none())
+}
+
 /// The ids of all runs after `after`, deleted ones or the others.
 pub(crate) async fn ids(conn: &impl ConnectionTrait, deleted: bool, after: i64, limit: u64) -> Result<Vec<i64>, DbErr> {
     let state = if deleted {

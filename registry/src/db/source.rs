@@ -2,14 +2,14 @@
 
 use fineline_api::{CreateSource, SourceState};
 use fineline_format::Digest;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait as _};
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use uuid::Uuid;
 
-use super::entity::source;
+use super::entity::{run, source};
 
 /// A source as the services see it.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub(crate) struct SourceRow {
     pub(crate) created_at_ms: i64,
     pub(crate) synced_at_ms: Option<i64>,
     pub(crate) next_sync_at_ms: Option<i64>,
+    /// Until when somebody looks at it, where somebody does.
+    pub(crate) claimed_until_ms: Option<i64>,
     /// Why the last look failed as a whole.
     pub(crate) error: Option<String>,
 }
@@ -48,6 +50,7 @@ fn source_row(row: source::Model) -> Result<SourceRow, DbErr> {
         created_at_ms: row.created_at_ms,
         synced_at_ms: row.synced_at_ms,
         next_sync_at_ms: row.next_sync_at_ms,
+        claimed_until_ms: row.syncer_until_ms,
         error: row.error,
     })
 }
@@ -95,7 +98,7 @@ pub(crate) async fn list(conn: &impl ConnectionTrait) -> Result<Vec<SourceRow>, 
     query.all(conn).await?.into_iter().map(source_row).collect()
 }
 
-/// Says what a source is about to do; one that becomes active is looked at at once.
+/// Says what a source is about to do; one that becomes active is looked at at once, whatever failed before.
 pub(crate) async fn set_state(conn: &impl ConnectionTrait, id: i64, state: SourceState) -> Result<(), DbErr> {
     let next = match state {
         SourceState::Active => Some(super::now_ms(conn).await?),
@@ -105,6 +108,20 @@ pub(crate) async fn set_state(conn: &impl ConnectionTrait, id: i64, state: Sourc
         .col_expr(source::Column::State, Expr::value(state.as_str()))
         .col_expr(source::Column::NextSyncAtMs, Expr::value(next))
         .filter(source::Column::Id.eq(id));
+    update.exec(conn).await?;
+    if state == SourceState::Active {
+        super::source_step::forget_failures(conn, id).await?;
+    }
+    Ok(())
+}
+
+/// Lets a source that is not paused be looked at at `at_ms`, unless it is sooner.
+pub(crate) async fn hear(conn: &impl ConnectionTrait, id: i64, at_ms: i64) -> Result<(), DbErr> {
+    let update = source::Entity::update_many()
+        .col_expr(source::Column::State, Expr::value(SourceState::Active.as_str()))
+        .col_expr(source::Column::NextSyncAtMs, Expr::value(at_ms))
+        .filter(source::Column::Id.eq(id))
+        .filter(source::Column::State.ne(SourceState::Paused.as_str()));
     update.exec(conn).await.map(drop)
 }
 
@@ -113,32 +130,32 @@ pub(crate) async fn remove(conn: &impl ConnectionTrait, id: i64) -> Result<(), D
     source::Entity::delete_by_id(id).exec(conn).await.map(drop)
 }
 
-/// Whether a source is due, whoever looks at it.
-pub(crate) async fn any_due(conn: &impl ConnectionTrait) -> Result<bool, DbErr> {
-    let now = super::now_ms(conn).await?;
-    let query = source::Entity::find()
+/// The sources that are due and that nobody looks at.
+fn due(now: i64) -> Select<source::Entity> {
+    let free = Condition::any()
+        .add(source::Column::SyncerUntilMs.is_null())
+        .add(source::Column::SyncerUntilMs.lt(now));
+    source::Entity::find()
         .filter(source::Column::State.eq(SourceState::Active.as_str()))
-        .filter(source::Column::NextSyncAtMs.lte(now));
-    Ok(query.one(conn).await?.is_some())
+        .filter(source::Column::NextSyncAtMs.lte(now))
+        .filter(free)
 }
 
-/// Takes the source that is due for longest and that nobody looks at, for `lease_ms`.
+/// Whether there is something to claim.
+pub(crate) async fn any_due(conn: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let now = super::now_ms(conn).await?;
+    Ok(due(now).one(conn).await?.is_some())
+}
+
+/// Takes the source that is due for longest and that nobody looks at, for `lease_ms`. `syncer` is of this claim alone: a
+/// server that lost one does not take its own next one for it.
 pub(crate) async fn claim(
     conn: &impl ConnectionTrait,
     syncer: Uuid,
     lease_ms: i64,
 ) -> Result<Option<SourceRow>, DbErr> {
     let now = super::now_ms(conn).await?;
-    let free = Condition::any()
-        .add(source::Column::SyncerUntilMs.is_null())
-        .add(source::Column::SyncerUntilMs.lt(now));
-    let picked = source::Entity::find()
-        .filter(source::Column::State.eq(SourceState::Active.as_str()))
-        .filter(source::Column::NextSyncAtMs.lte(now))
-        .filter(free)
-        .order_by_asc(source::Column::NextSyncAtMs)
-        .one(conn)
-        .await?;
+    let picked = due(now).order_by_asc(source::Column::NextSyncAtMs).one(conn).await?;
     let Some(picked) = picked else { return Ok(None) };
     let update = source::Entity::update_many()
         .col_expr(source::Column::Syncer, Expr::value(syncer))
@@ -148,20 +165,27 @@ pub(crate) async fn claim(
     source_row(picked).map(Some)
 }
 
-/// Keeps a claim for `lease_ms` more; `false` when it is another's by now, or the source is gone or not active any more.
+/// Keeps a claim for `lease_ms` more; `false` when it is another's by now, when the source is gone or not active any more,
+/// and when its run was deleted.
 /// Called in the transaction that writes something of a source, it is the check that this is the caller's to write.
 pub(crate) async fn renew(conn: &impl ConnectionTrait, id: i64, syncer: Uuid, lease_ms: i64) -> Result<bool, DbErr> {
     let now = super::now_ms(conn).await?;
+    let alive = run::Entity::find()
+        .select_only()
+        .column(run::Column::Id)
+        .filter(run::Column::DeletedAtMs.is_null());
     let update = source::Entity::update_many()
         .col_expr(source::Column::SyncerUntilMs, Expr::value(now + lease_ms))
         .filter(source::Column::Id.eq(id))
         .filter(source::Column::Syncer.eq(syncer))
-        .filter(source::Column::State.eq(SourceState::Active.as_str()));
+        .filter(source::Column::State.eq(SourceState::Active.as_str()))
+        .filter(source::Column::RunId.in_subquery(alive.into_query()));
     Ok(update.exec(conn).await?.rows_affected == 1)
 }
 
-/// Ends a look at a source: why it failed, and in how many milliseconds the next one is; never when absent, which makes the
-/// source done. A wish for a look that came meanwhile (`due_ms` is not any more what it was) stays.
+/// Ends a look at a source: why it failed, and in how many milliseconds the next one is; never when absent,
+/// which makes the source done. A wish for a look that came meanwhile (`next_sync_at_ms` is not any more what it was) stays,
+/// and of a source that was paused meanwhile nothing is said.
 pub(crate) async fn end(
     conn: &impl ConnectionTrait,
     row: &SourceRow,
@@ -170,21 +194,67 @@ pub(crate) async fn end(
     next_in_ms: Option<i64>,
 ) -> Result<(), DbErr> {
     let now = super::now_ms(conn).await?;
-    let free = source::Entity::update_many()
-        .col_expr(source::Column::SyncerUntilMs, Expr::value(None::<i64>))
+    let claimed = || {
+        source::Entity::update_many()
+            .filter(source::Column::Id.eq(row.id))
+            .filter(source::Column::Syncer.eq(syncer))
+    };
+    let is_active = || source::Column::State.eq(SourceState::Active.as_str());
+    let looked = claimed()
         .col_expr(source::Column::SyncedAtMs, Expr::value(now))
         .col_expr(source::Column::Error, Expr::value(error))
-        .filter(source::Column::Id.eq(row.id))
-        .filter(source::Column::Syncer.eq(syncer));
-    free.exec(conn).await?;
-    let next = source::Entity::update_many()
+        .filter(is_active());
+    looked.exec(conn).await?;
+    let after = match next_in_ms {
+        Some(_) => SourceState::Active,
+        None => SourceState::Done,
+    };
+    let next = claimed()
         .col_expr(source::Column::NextSyncAtMs, Expr::value(next_in_ms.map(|ms| now + ms)))
-        .filter(source::Column::Id.eq(row.id))
-        .filter(source::Column::Syncer.eq(syncer))
-        .filter(source::Column::State.eq(SourceState::Active.as_str()))
-        .filter(Expr::col(source::Column::NextSyncAtMs).eq(row.next_sync_at_ms));
-    if next.exec(conn).await?.rows_affected == 1 && next_in_ms.is_none() {
-        set_state(conn, row.id, SourceState::Done).await?;
+        .col_expr(source::Column::State, Expr::value(after.as_str()))
+        .filter(is_active())
+        .filter(source::Column::NextSyncAtMs.eq(row.next_sync_at_ms));
+    next.exec(conn).await.map(drop)
+}
+
+/// Ends a claim, unless it is another's by now.
+pub(crate) async fn free(conn: &impl ConnectionTrait, id: i64, syncer: Uuid) -> Result<(), DbErr> {
+    let free = source::Entity::update_many()
+        .col_expr(source::Column::Syncer, Expr::value(None::<Uuid>))
+        .col_expr(source::Column::SyncerUntilMs, Expr::value(None::<i64>))
+        .filter(source::Column::Id.eq(id))
+        .filter(source::Column::Syncer.eq(syncer));
+    free.exec(conn).await.map(drop)
+}
+
+/// A source that is a folder and was never looked at.
+#[cfg(test)]
+pub(crate) fn folder() -> SourceRow {
+    let definition = CreateSource {
+        name: "s".to_owned(),
+        run: "lab/run".parse().expect("a name"),
+        location: fineline_api::SourceLocation::Folder { path: "/x".to_owned() },
+        mapping: fineline_api::StepMapping::default(),
+        interval_s: None,
+        settle_s: None,
+        marker: None,
+        keep_optimizer: false,
+        tokenizer: None,
+        secret: None,
+        secret_env: None,
+        webhook_secret: None,
+    };
+    SourceRow {
+        id: 1,
+        run_id: 1,
+        definition,
+        secret: None,
+        webhook_secret_sha256: None,
+        state: SourceState::Active,
+        created_at_ms: 0,
+        synced_at_ms: None,
+        next_sync_at_ms: None,
+        claimed_until_ms: None,
+        error: None,
     }
-    Ok(())
 }

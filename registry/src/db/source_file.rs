@@ -4,7 +4,7 @@
 use fineline_api::ChunkRef;
 use fineline_format::Digest;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
 use super::entity::source_file;
 use crate::recipe;
@@ -56,4 +56,14 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, source_id: i64, read: &File
         .to_owned();
     let insert = source_file::Entity::insert(model).on_conflict(again);
     insert.exec_without_returning(conn).await.map(drop)
+}
+
+/// Forgets what was read of the files of a place that is not in the source any more.
+pub(crate) async fn forget(conn: &impl ConnectionTrait, source_id: i64, place: &str) -> Result<(), DbErr> {
+    // The keys of its files, `/` being followed by `0`.
+    let delete = source_file::Entity::delete_many()
+        .filter(source_file::Column::SourceId.eq(source_id))
+        .filter(source_file::Column::Key.gte(format!("{place}/")))
+        .filter(source_file::Column::Key.lt(format!("{place}0")));
+    delete.exec(conn).await.map(drop)
 }

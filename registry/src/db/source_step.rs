@@ -1,15 +1,18 @@
-//! The checkpoints of sources, and how far each is.
+//! The checkpoints of sources, and how far each is. The tokenizer that a source borrows has a row too, and no state of its own.
 
 use std::collections::BTreeMap;
 
 use fineline_api::{SourceStep, SourceStepState};
 use fineline_format::Digest;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use super::entity::source_step;
+
+/// What the place of a borrowed tokenizer begins with, and no checkpoint's.
+pub(crate) const TOKENIZER: &str = "tokenizer:";
 
 /// A checkpoint of a source as the services see it.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub(crate) struct StepRow {
     pub(crate) fingerprint: Digest,
     /// Since when the fingerprint is so.
     pub(crate) since_ms: i64,
+    /// For how long it has to be so before it counts as whole.
+    pub(crate) settle_ms: i64,
+    /// What the place calls its marker file, where it has one.
+    pub(crate) marker: Option<String>,
     /// Over the digests of its weights' files, where the place tells them.
     pub(crate) weights: Option<Digest>,
     /// The fingerprint that came in.
@@ -41,6 +48,8 @@ fn step_row(row: source_step::Model) -> Result<StepRow, DbErr> {
         version: row.version,
         fingerprint: super::digest(&row.fingerprint)?,
         since_ms: row.since_ms,
+        settle_ms: row.settle_ms,
+        marker: row.marker,
         weights: row.weights.as_deref().map(super::digest).transpose()?,
         ready_fingerprint: row.ready_fingerprint.as_deref().map(super::digest).transpose()?,
         n_failures: row.n_failures.unsigned_abs(),
@@ -51,8 +60,8 @@ fn step_row(row: source_step::Model) -> Result<StepRow, DbErr> {
 /// Writes down how far a checkpoint is.
 pub(crate) async fn put(conn: &impl ConnectionTrait, source_id: i64, row: &StepRow) -> Result<(), DbErr> {
     use source_step::Column::{
-        Fingerprint, NFailures, Place, ReadyFingerprint, RetryAtMs, Shown, SinceMs, SourceId, State, Step, Version,
-        Weights,
+        Fingerprint, Marker, NFailures, Place, ReadyFingerprint, RetryAtMs, SettleMs, Shown, SinceMs, SourceId, State,
+        Step, Version, Weights,
     };
     let model = source_step::ActiveModel {
         source_id: Set(source_id),
@@ -63,6 +72,8 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, source_id: i64, row: &StepR
         version: Set(row.version.clone()),
         fingerprint: Set(super::blob(&row.fingerprint)),
         since_ms: Set(row.since_ms),
+        settle_ms: Set(row.settle_ms),
+        marker: Set(row.marker.clone()),
         weights: Set(row.weights.as_ref().map(super::blob)),
         ready_fingerprint: Set(row.ready_fingerprint.as_ref().map(super::blob)),
         n_failures: Set(super::signed(row.n_failures)),
@@ -76,6 +87,8 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, source_id: i64, row: &StepR
             Version,
             Fingerprint,
             SinceMs,
+            SettleMs,
+            Marker,
             Weights,
             ReadyFingerprint,
             NFailures,
@@ -97,7 +110,7 @@ pub(crate) async fn list(conn: &impl ConnectionTrait, source_id: i64) -> Result<
     Ok(rows)
 }
 
-/// How many checkpoints of a source are how far.
+/// How many checkpoints of a source are how far; a tokenizer is none.
 pub(crate) async fn count(
     conn: &impl ConnectionTrait,
     source_id: i64,
@@ -107,10 +120,20 @@ pub(crate) async fn count(
         .column(source_step::Column::State)
         .column_as(source_step::Column::Place.count(), "n")
         .filter(source_step::Column::SourceId.eq(source_id))
+        .filter(source_step::Column::Place.not_like(format!("{TOKENIZER}%")))
         .group_by(source_step::Column::State);
     let rows: Vec<(String, i64)> = query.into_tuple().all(conn).await?;
     let count = |(state, n): (String, i64)| Ok((state.parse().map_err(DbErr::Type)?, n.unsigned_abs()));
     rows.into_iter().map(count).collect()
+}
+
+/// Lets what failed be tried at once and as often as the first time.
+pub(crate) async fn forget_failures(conn: &impl ConnectionTrait, source_id: i64) -> Result<(), DbErr> {
+    let update = source_step::Entity::update_many()
+        .col_expr(source_step::Column::NFailures, Expr::value(0))
+        .col_expr(source_step::Column::RetryAtMs, Expr::value(None::<i64>))
+        .filter(source_step::Column::SourceId.eq(source_id));
+    update.exec(conn).await.map(drop)
 }
 
 /// Forgets checkpoints that are not in the source any more.

@@ -8,28 +8,20 @@ use fineline_api::source::SourceStepState;
 use fineline_format::evaluable::TOKENIZER_FILES;
 use fineline_format::{Digest, Hasher};
 
-use crate::app::App;
 use crate::db;
 use crate::db::run::RunRow;
-use crate::db::source::SourceRow;
-use crate::db::source_step::StepRow;
+use crate::db::source_step::{StepRow, TOKENIZER};
 use crate::service::fetch::IngestError;
+use crate::service::sync::Claim;
 use crate::service::{content, tokenizer};
 use crate::source::{Object, Origin};
-
-/// What stands before the place of a tokenizer, which no checkpoint's begins with.
-pub(crate) const PLACE: &str = "tokenizer:";
 
 /// Makes the tokenizer of the source's definition the run's default, where it has one and it is another than the last time.
 ///
 /// # Errors
-/// [`IngestError::Wrong`] when there is no tokenizer at that place.
-pub(crate) async fn take_tokenizer(
-    app: &App,
-    source: &SourceRow,
-    run: &RunRow,
-    origin: &Origin,
-) -> Result<(), IngestError> {
+/// [`IngestError::Wrong`] when there is no tokenizer at that place, [`IngestError::Source`] when it can't be read.
+pub(crate) async fn take_tokenizer(claim: &Claim, run: &RunRow, origin: &Origin) -> Result<(), IngestError> {
+    let Claim { app, source, .. } = claim;
     let Some(at) = &source.definition.tokenizer else {
         return Ok(());
     };
@@ -44,7 +36,7 @@ pub(crate) async fn take_tokenizer(
         hasher.update(format!("{name}\0{}\0{}\n", object.size_bytes, object.version).as_bytes());
     }
     let fingerprint = hasher.finish();
-    let key = format!("{PLACE}{at}");
+    let key = format!("{TOKENIZER}{at}");
     let before = db::source_step::list(app.db.reader(), source.id).await?;
     if before
         .iter()
@@ -90,12 +82,14 @@ pub(crate) async fn take_tokenizer(
         version: place.version,
         fingerprint,
         since_ms: db::now_ms(app.db.reader()).await?,
+        settle_ms: 0,
+        marker: None,
         weights: None,
         ready_fingerprint: Some(fingerprint),
         n_failures: 0,
         retry_at_ms: None,
     };
-    let txn = db::write_txn(&app.db).await?;
+    let txn = claim.txn().await?;
     db::source_step::put(&txn, source.id, &row).await?;
     Ok(txn.commit().await?)
 }

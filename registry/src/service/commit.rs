@@ -63,7 +63,7 @@ pub(crate) async fn commit(
             }
             drop_unchanged(&txn, id, revision_id).await?;
         }
-        Some(current) if current.checkpoint != Some(meant) && !revision.replace => {
+        Some(current) if current.checkpoint != Some(meant) && !revision.may_replace(&current) => {
             return Err(step_exists(run, session.step));
         }
         _ => {

@@ -4,7 +4,7 @@
 //! **Invariant:** what is written down as read was kept and is possessed by the run, so a fetch that was cut off at any byte
 //! goes on behind it; a file's digest is of all of its bytes in order, whether they were read now or come from the store.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -50,6 +50,9 @@ pub(crate) enum IngestError {
     /// What was read is not what it should be.
     #[error("{0}")]
     Wrong(String),
+    /// The source is another server's by now, or paused, or removed, or its run was deleted: nothing more is done.
+    #[error("the source is not looked at here any more")]
+    Lost,
 }
 
 impl Destination {
@@ -106,13 +109,21 @@ pub(crate) async fn fetch(
     };
     read.digest = None;
     let digest = read_on(app, to, origin, object, &mut read).await?;
-    if let Some(said) = object.sha256.filter(|said| *said != digest) {
+    let (path, n_bytes, size_bytes) = (&object.path, size_of(&read.chunks), object.size_bytes);
+    let wrong = match object.sha256 {
+        _ if n_bytes != size_bytes => Some(format!(
+            "{n_bytes} bytes of file `{path}` were read of its {size_bytes}"
+        )),
+        Some(said) if said != digest => Some(format!(
+            "file `{path}` was read as `{digest}`, the source says `{said}`"
+        )),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
         // Not read on from here: which of its bytes are wrong can't be told.
         read.chunks.clear();
         note(app, to, &read).await?;
-        let path = &object.path;
-        let message = format!("file `{path}` was read as `{digest}`, the source says `{said}`: it is read again");
-        return Err(IngestError::Wrong(message));
+        return Err(IngestError::Wrong(format!("{wrong}: it is read again")));
     }
     read.digest = Some(digest);
     note(app, to, &read).await?;
@@ -152,11 +163,29 @@ async fn find_held(
 }
 
 /// Whether the source may name all of these chunks; from then on they stay for a grace.
-pub(crate) async fn holds(app: &App, caller: &Caller, chunks: &[ChunkRef]) -> ApiResult<bool> {
-    let digests: Vec<Digest> = chunks.iter().map(|chunk| chunk.digest).collect();
-    let held = possession::name_chunks(app, caller, &digests).await?;
-    let is_held = |chunk: &ChunkRef| held.get(&chunk.digest) == Some(&chunk.size_bytes);
-    Ok(chunks.iter().all(is_held))
+async fn holds(app: &App, caller: &Caller, chunks: &[ChunkRef]) -> ApiResult<bool> {
+    let held = possession::name_chunks(app, caller, &digests(chunks)).await?;
+    Ok(are_all(chunks, &held))
+}
+
+/// The same without making them stay.
+pub(crate) async fn may_name(app: &App, caller: &Caller, chunks: &[ChunkRef]) -> ApiResult<bool> {
+    let held = possession::held_chunks(app, caller, &digests(chunks)).await?;
+    Ok(are_all(chunks, &held))
+}
+
+fn digests(chunks: &[ChunkRef]) -> Vec<Digest> {
+    chunks.iter().map(|chunk| chunk.digest).collect()
+}
+
+fn are_all(chunks: &[ChunkRef], held: &HashMap<Digest, u64>) -> bool {
+    chunks
+        .iter()
+        .all(|chunk| held.get(&chunk.digest) == Some(&chunk.size_bytes))
+}
+
+fn size_of(chunks: &[ChunkRef]) -> u64 {
+    chunks.iter().map(|chunk| chunk.size_bytes).sum()
 }
 
 async fn note(app: &App, to: &Destination, read: &FileRead) -> Result<(), IngestError> {
@@ -180,7 +209,7 @@ async fn read_on(
     read: &mut FileRead,
 ) -> Result<Digest, IngestError> {
     let mut hasher = hash_of(app, &read.chunks).await?;
-    let done: u64 = read.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    let done = size_of(&read.chunks);
     let (windows, whole) = windows_of(origin, object, done).await?;
     let read_window = |window: Window| {
         let (origin, object, whole) = (Arc::clone(origin), object.clone(), whole.clone());
@@ -241,7 +270,7 @@ async fn take(puts: &mut VecDeque<Put>, read: &mut FileRead) -> Result<u64, Inge
 
 /// A hasher that was fed what the store has of a file.
 async fn hash_of(app: &App, chunks: &[ChunkRef]) -> Result<Hasher, IngestError> {
-    let size_bytes = chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    let size_bytes = size_of(chunks);
     let mut stored = std::pin::pin!(content::read_range(app, chunks, 0..size_bytes));
     let mut hasher = Hasher::new();
     while let Some(bytes) = stored.try_next().await.map_err(ApiError::from)? {

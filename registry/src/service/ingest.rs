@@ -8,33 +8,42 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::App;
+use crate::auth::Caller;
+use crate::db;
+use crate::db::file::FileRow;
+use crate::db::revision::{SOURCE, SOURCE_PLACE};
+use crate::db::run::RunRow;
+use crate::db::source::SourceRow;
+use crate::db::source_file::FileRead;
+use crate::error::ApiError;
+use crate::service::fetch::{Destination, IngestError, fetch};
+use crate::service::sync::Claim;
+use crate::service::{commit, content, possession, push_session, shipped};
+use crate::source::plan::Planned;
+use crate::source::{Object, Origin};
 use fineline_api::error::ErrorCode;
 use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState};
 use fineline_format::trainer_state::{self, TrainerState};
 use fineline_format::weights::{MAX_INDEX_BYTES, index_path, weight_files};
 use fineline_format::{Digest, FileEntry, Manifest};
-use serde::Deserialize;
-
-use crate::app::App;
-use crate::auth::Caller;
-use crate::db::file::FileRow;
-use crate::db::run::RunRow;
-use crate::db::source::SourceRow;
-use crate::db::source_file::FileRead;
-use crate::error::{ApiError, ApiResult};
-use crate::service::fetch::{Destination, IngestError, fetch};
-use crate::service::{commit, content, push_session, shipped};
-use crate::source::plan::Planned;
-use crate::source::{Object, Origin};
 
 /// Files up to this size come before the others: what an index names shows before a shard is read.
 const SMALL_BYTES: u64 = 64 << 20;
 
-/// How long one look waits for a verification; whoever waits looks again.
-const LOOK_FOR: Duration = Duration::from_secs(30);
+/// How long a verification is waited for before the next checkpoint comes in.
+const WAIT_FOR: Duration = Duration::from_secs(30);
 
 /// The most of a digest that names a session.
 const NAME_HEX: usize = 32;
+
+/// The push session of a checkpoint whose files are all there.
+#[derive(Debug)]
+pub(crate) struct Pushed {
+    /// Being verified, or ended.
+    pub(crate) session: PushSession,
+    warnings: Vec<String>,
+}
 
 /// What came in.
 #[derive(Debug)]
@@ -43,42 +52,60 @@ pub(crate) struct Brought {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Brings a checkpoint in; a step that is there with other bytes is replaced where `replace` says so.
+/// Fetches a checkpoint and commits it. A step that is there with other bytes is replaced only where they came of the same
+/// place.
 ///
 /// # Errors
-/// [`IngestError::Waiting`] when its index names what is not there, [`IngestError::Wrong`] when it was verified and is none.
-pub(crate) async fn bring(
-    app: &App,
-    source: &SourceRow,
+/// [`IngestError::Waiting`] when its index names what is not there, [`IngestError::Wrong`] when the step holds what did not
+/// come from here.
+pub(crate) async fn push(
+    claim: &Claim,
     run: &RunRow,
     origin: &Arc<Origin>,
     planned: &Planned,
-    replace: bool,
-) -> Result<Brought, IngestError> {
+) -> Result<Pushed, IngestError> {
+    let Claim { app, source, .. } = claim;
+    check_free(app, source, run, planned).await?;
     let caller = Caller::of_source(&run.name, source.created_at_ms);
-    let mut new = new_session(source, planned, replace);
+    let (mut new, warnings) = new_session(app, source, run, planned).await?;
     let session = push_session::create(app, run, new.clone()).await?;
-    let ended = match session.state {
-        PushSessionState::Open => {
-            let to = Destination {
-                source_id: source.id,
-                run_id: run.id,
-                session: session.id,
-                place: planned.place.clone(),
-                caller: caller.clone(),
-            };
-            match fill(app, &to, run, origin, planned, &mut new).await {
-                Err(error @ (IngestError::Waiting(_) | IngestError::Wrong(_))) => {
-                    give_up(app, run, &session).await;
-                    return Err(error);
-                }
-                filled => filled?,
-            }
-        }
-        _ => session,
+    if session.state != PushSessionState::Open {
+        return Ok(Pushed { session, warnings });
+    }
+    let to = Destination {
+        source_id: source.id,
+        run_id: run.id,
+        session: session.id,
+        place: planned.place.clone(),
+        caller,
     };
-    let ended = wait(app, run, ended).await?;
+    match fill(app, &to, run, origin, planned, &mut new).await {
+        Ok(manifest) => {
+            claim.renew().await?;
+            fail_point!("ingest.before_commit");
+            let session = commit::commit(app, &to.caller, run, to.session, manifest).await?;
+            Ok(Pushed { session, warnings })
+        }
+        Err(error @ (IngestError::Waiting(_) | IngestError::Wrong(_))) => {
+            give_up(app, run, &session).await;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What became of a pushed checkpoint, whichever server verifies it; `None` when that takes longer than one waits.
+///
+/// # Errors
+/// [`IngestError::Wrong`] when it was verified and is none.
+pub(crate) async fn outcome(claim: &Claim, run: &RunRow, pushed: Pushed) -> Result<Option<Brought>, IngestError> {
+    let Claim { app, source, .. } = claim;
+    let ended = match pushed.session.state {
+        PushSessionState::Verifying => push_session::get(app, run, pushed.session.id, WAIT_FOR).await?,
+        _ => pushed.session,
+    };
     let checkpoint = match (ended.state, ended.digest) {
+        (PushSessionState::Verifying, _) => return Ok(None),
         (PushSessionState::Committed, Some(digest)) => digest,
         _ => {
             let why = ended
@@ -87,33 +114,74 @@ pub(crate) async fn bring(
             return Err(IngestError::Wrong(format!("its verification ended: {why}")));
         }
     };
+    let caller = Caller::of_source(&run.name, source.created_at_ms);
     let mut warnings = ended.warnings;
+    warnings.extend(pushed.warnings);
     warnings.extend(ended.not_evaluable.map(|why| format!("it is not evaluated: {why}")));
     warnings.extend(shipped::take_scores(app, &caller, run, checkpoint).await?);
     fail_point!("ingest.brought");
-    Ok(Brought { checkpoint, warnings })
+    Ok(Some(Brought { checkpoint, warnings }))
 }
 
-fn new_session(source: &SourceRow, planned: &Planned, replace: bool) -> CreatePushSession {
+/// Refuses a checkpoint of which is known, before it is read, that its step holds other bytes from elsewhere.
+async fn check_free(app: &App, source: &SourceRow, run: &RunRow, planned: &Planned) -> Result<(), IngestError> {
+    let step = planned.step.unwrap_or_default();
+    let Some(current) = db::revision::current(app.db.reader(), run.id, step).await? else {
+        return Ok(());
+    };
+    if current.came_of(Some(&source.definition.name), Some(&planned.place)) {
+        return Ok(());
+    }
+    let held = possession::manifest(app, &current).await?;
+    let is_held = |file: &Object| {
+        held.get(&file.path).is_some_and(|there| {
+            there.size_bytes == file.size_bytes && file.sha256.is_none_or(|said| said == there.digest)
+        })
+    };
+    if held.files().len() == planned.files.len() && planned.files.iter().all(is_held) {
+        return Ok(());
+    }
+    Err(IngestError::Wrong(format!(
+        "step {step} of run `{}` holds other bytes, which did not come from here: delete the step to take these, or leave \
+         `{}` out with `--select`",
+        run.name, planned.name
+    )))
+}
+
+/// What a checkpoint's session is opened with, and what looks wrong of it.
+async fn new_session(
+    app: &App,
+    source: &SourceRow,
+    run: &RunRow,
+    planned: &Planned,
+) -> Result<(CreatePushSession, Vec<String>), IngestError> {
     let step = planned.step.unwrap_or_default();
     let fingerprint = planned.fingerprint().to_hex();
-    let label = Some(planned.name.trim_end_matches('/').to_owned());
-    CreatePushSession {
+    let mut warnings = Vec::new();
+    let label = planned.name.trim_end_matches('/').to_owned();
+    let mut label = Some(label).filter(|label| push_session::check_label(label, step).is_ok());
+    if let Some(name) = &label
+        && let Some(other) = db::revision::other_step_of_label(app.db.reader(), run.id, name, step).await?
+    {
+        warnings.push(format!("label `{name}` is step {other} already: this step has none"));
+        label = None;
+    }
+    let new = CreatePushSession {
         step,
-        label: label.filter(|label| push_session::check_label(label, step).is_ok()),
+        label,
         tokens: planned.tokens,
         metadata: BTreeMap::from([
-            ("source".to_owned(), source.definition.name.clone()),
-            ("source_place".to_owned(), planned.place.clone()),
+            (SOURCE.to_owned(), source.definition.name.clone()),
+            (SOURCE_PLACE.to_owned(), planned.place.clone()),
             ("source_version".to_owned(), planned.version.clone()),
         ]),
-        replace,
         session_name: Some(format!("source-{}", &fingerprint[..NAME_HEX])),
         ..CreatePushSession::default()
-    }
+    };
+    Ok((new, warnings))
 }
 
-/// Fetches the files of a checkpoint into its session and commits it.
+/// Fetches the files of a checkpoint into its session; gives the manifest that they make.
 async fn fill(
     app: &App,
     to: &Destination,
@@ -121,7 +189,7 @@ async fn fill(
     origin: &Arc<Origin>,
     planned: &Planned,
     new: &mut CreatePushSession,
-) -> Result<PushSession, IngestError> {
+) -> Result<Digest, IngestError> {
     let (small, large): (Vec<&Object>, Vec<&Object>) =
         planned.files.iter().partition(|file| file.size_bytes <= SMALL_BYTES);
     let mut read = BTreeMap::new();
@@ -144,8 +212,7 @@ async fn fill(
     };
     let manifest =
         Manifest::new(read.iter().map(entry).collect()).map_err(|error| IngestError::Wrong(error.to_string()))?;
-    fail_point!("ingest.before_commit");
-    Ok(commit::commit(app, &to.caller, run, to.session, manifest.digest()).await?)
+    Ok(manifest.digest())
 }
 
 /// Fetches a file and gives it to the session.
@@ -184,24 +251,6 @@ async fn give_up(app: &App, run: &RunRow, session: &PushSession) {
     }
 }
 
-/// Waits for the end of a verification, whichever server does it.
-async fn wait(app: &App, run: &RunRow, mut session: PushSession) -> ApiResult<PushSession> {
-    while session.state == PushSessionState::Verifying {
-        session = push_session::get(app, run, session.id, LOOK_FOR).await?;
-    }
-    Ok(session)
-}
-
-#[derive(Deserialize)]
-struct Index {
-    metadata: Option<IndexMetadata>,
-}
-
-#[derive(Deserialize)]
-struct IndexMetadata {
-    total_size: Option<u64>,
-}
-
 /// Compares an index with what is there: every shard that it names, and as many bytes as it says at the least.
 async fn check_index(app: &App, planned: &Planned, read: &BTreeMap<String, FileRead>) -> Result<(), IngestError> {
     let nothing = Digest::of(b"");
@@ -221,8 +270,7 @@ async fn check_index(app: &App, planned: &Planned, read: &BTreeMap<String, FileR
         )));
     };
     let found = weight_files(&manifest, Some(&json)).map_err(|error| IngestError::Waiting(error.to_string()))?;
-    let index: Index = serde_json::from_slice(&json).map_err(|error| IngestError::Wrong(error.to_string()))?;
-    let said = index.metadata.and_then(|metadata| metadata.total_size);
+    let said = total_size(&json);
     let shards = found.map(|found| found.shards).unwrap_or_default();
     let there: u64 = shards
         .iter()
@@ -235,6 +283,13 @@ async fn check_index(app: &App, planned: &Planned, read: &BTreeMap<String, FileR
         ))),
         _ => Ok(()),
     }
+}
+
+/// The bytes of all shards that an index says, where it says them; some releases write them as a number with a point.
+fn total_size(index_json: &[u8]) -> Option<u64> {
+    let index: serde_json::Value = serde_json::from_slice(index_json).ok()?;
+    let said = index.pointer("/metadata/total_size")?;
+    said.as_u64().or_else(|| said.as_f64().map(|bytes| bytes as u64))
 }
 
 /// What the trainer's state says; nothing where it can't be read, which never keeps a checkpoint out.

@@ -35,6 +35,10 @@ pub(crate) async fn create(app: &App, run: &RunRow, new: CreatePushSession) -> A
         None => false,
     };
     let txn = db::write_txn(&app.db).await?;
+    // What pushes for long, as a source does, found the run long ago.
+    if db::run::is_deleted(&txn, run.id).await? {
+        return Err(ApiError::not_found(format!("run `{}`", run.name)));
+    }
     check_names(&txn, run, &new).await?;
     if let Some(name) = new.session_name.clone() {
         let session = join::join(&txn, run, name, new).await?;

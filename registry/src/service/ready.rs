@@ -49,7 +49,14 @@ pub(crate) async fn publish(
             commit::drop_unchanged(&txn, session.id, revision.id).await?;
             return Ok(txn.commit().await?);
         }
-        Some(_) if !revision.replace => return Err(push_session::step_exists(run, revision.step)),
+        Some(current) if !revision.may_replace(&current) => {
+            return Err(push_session::step_exists(run, revision.step));
+        }
+        Some(current) if !revision.replace => {
+            let warning = "its files changed in the source after they came in: the step has a new revision";
+            tracing::warn!(run = %run.name, step = revision.step, before = ?current.checkpoint, "{warning}");
+            revision.warnings.insert(0, warning.to_owned());
+        }
         _ => {}
     }
     publish_content(&txn, run, &examined).await?;

@@ -1,6 +1,7 @@
 //! Scores that lie in a checkpoint beside its weights: taken in as measured by the harness that measured them, so that they
 //! are never on one curve with ours.
 
+use fineline_api::error::ErrorCode;
 use fineline_api::{ExternalScore, PostScores, Reference};
 use fineline_format::shipped_scores::{self, ShippedScores};
 use fineline_format::{Digest, Manifest};
@@ -14,6 +15,9 @@ use crate::service::{content, score};
 
 /// Takes in the scores of a ready checkpoint; gives a sentence for each file of scores that can't be read. The same again
 /// changes nothing.
+///
+/// # Errors
+/// What the server can't do now; the step is there, and its scores come the next time.
 pub(crate) async fn take_scores(
     app: &App,
     caller: &Caller,
@@ -46,11 +50,20 @@ pub(crate) async fn take_scores(
             Some(Err(why)) => Err(ApiError::unprocessable(why)),
             None => Ok(()),
         };
-        if let Err(error) = posted {
-            warnings.push(format!("the scores of `{path}` are not taken in: {error}"));
+        match posted {
+            Err(error) if is_of_the_file(&error) => {
+                warnings.push(format!("the scores of `{path}` are not taken in: {error}"));
+            }
+            posted => posted?,
         }
     }
     Ok(warnings)
+}
+
+/// Whether an error speaks of the scores, and not of the server, which may take them a moment later.
+fn is_of_the_file(error: &ApiError) -> bool {
+    use ErrorCode::{Conflict, InvalidRequest, NotFound, TooLarge, Unprocessable};
+    [Conflict, InvalidRequest, NotFound, TooLarge, Unprocessable].contains(&error.code())
 }
 
 async fn post(app: &App, caller: &Caller, run: &RunRow, checkpoint: Digest, shipped: ShippedScores) -> ApiResult<()> {

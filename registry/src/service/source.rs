@@ -3,26 +3,32 @@
 //!
 //! **Invariant:** a secret is read here and by the place that it opens, and is in no answer, message or log.
 
+use std::collections::HashMap;
+
 use fineline_api::error::ErrorCode;
 use fineline_api::source::{DEFAULT_SETTLE_S, SourceStepState};
 use fineline_api::{CreateSource, Source, SourceLocation, SourcePreview, SourceState, SourceStep};
 use fineline_format::step_name::StepTemplate;
 use fineline_format::{Digest, check_path, shown_within};
+use sea_orm::DatabaseTransaction;
 
 use crate::app::App;
 use crate::db;
 use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::sync;
-use crate::source::plan::{Verdict, plan};
+use crate::service::{source_step, sync};
+use crate::source::plan::Verdict;
 use crate::source::{Origin, SourceError};
 
 /// What variables of the environment begin with that a source may name: no other is anybody's to send away.
-const SECRET_VARIABLE: &str = "FINELINE_SOURCE_";
+const SECRET_VARIABLE: &str = "FINELINE_SOURCE_SECRET";
 
 /// The shortest secret of a webhook.
 const MIN_WEBHOOK_SECRET_BYTES: usize = 16;
+
+/// Who hears of news again and again has a source looked at no more often than this.
+const HEARD_AGAIN_MS: i64 = 10_000;
 
 /// The shortest interval and the longest wait.
 const MIN_INTERVAL_S: u64 = 10;
@@ -126,9 +132,24 @@ pub(crate) async fn set_state(app: &App, name: &str, state: SourceState) -> ApiR
     let row = find(app, name).await?;
     let txn = db::write_txn(&app.db).await?;
     db::source::set_state(&txn, row.id, state).await?;
+    if state == SourceState::Paused {
+        say_paused(&txn, row.id).await?;
+    }
     txn.commit().await?;
     app.changed.notify_waiters();
     describe(app, find(app, name).await?).await
+}
+
+/// What was on its way goes on when the source does; nobody writes to its rows till then.
+async fn say_paused(txn: &DatabaseTransaction, id: i64) -> ApiResult<()> {
+    for mut row in db::source_step::list(txn, id).await? {
+        if matches!(row.shown.state, SourceStepState::Fetching | SourceStepState::Verifying) {
+            row.shown.state = SourceStepState::Waiting;
+            row.shown.message = Some("the source is paused".to_owned());
+            db::source_step::put(txn, id, &row).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Forgets a source; the steps that came of it stay.
@@ -158,13 +179,28 @@ pub(crate) async fn hear(app: &App, name: &str, secret: Option<&str>) -> ApiResu
         );
         return Err(ApiError::new(ErrorCode::Unauthorized, message).hint("send it as `X-Webhook-Secret`"));
     };
-    if row.state != SourceState::Paused {
-        let txn = db::write_txn(&app.db).await?;
-        db::source::set_state(&txn, row.id, SourceState::Active).await?;
-        txn.commit().await?;
-        app.changed.notify_waiters();
-    }
+    let now = db::now_ms(app.db.reader()).await?;
+    let Some(at_ms) = heard_at(&row, now) else {
+        return Ok(());
+    };
+    let txn = db::write_txn(&app.db).await?;
+    db::source::hear(&txn, row.id, at_ms).await?;
+    txn.commit().await?;
+    app.changed.notify_waiters();
     Ok(())
+}
+
+/// When a source is to be looked at of which there is news now; `None` where a look that begins after now is near anyway.
+fn heard_at(row: &SourceRow, now: i64) -> Option<i64> {
+    let is_looked_at = row.claimed_until_ms.is_some_and(|until| until > now);
+    // A look that has begun may have passed by what is new.
+    let at_ms = if is_looked_at { now + HEARD_AGAIN_MS } else { now };
+    let is_near = |next: i64| next <= at_ms && (next > now || !is_looked_at);
+    match row.state {
+        SourceState::Paused => None,
+        _ if row.next_sync_at_ms.is_some_and(is_near) => None,
+        _ => Some(at_ms),
+    }
 }
 
 /// What a source would bring, without making it.
@@ -182,6 +218,7 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
         created_at_ms: db::now_ms(app.db.reader()).await?,
         synced_at_ms: None,
         next_sync_at_ms: None,
+        claimed_until_ms: None,
         error: None,
         definition: new,
     };
@@ -192,16 +229,16 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
     {
         warnings.push(format!("the tokenizer `{at}` can't be read: {error}"));
     }
-    let places = origin.list(&std::collections::HashMap::new()).await?;
-    if places.is_empty() {
-        warnings.push("there is nothing at this place".to_owned());
+    let planned = sync::find_all(&origin, &HashMap::new(), &sync::rules(&row, run)).await?;
+    if planned.is_empty() {
+        warnings.push("there is nothing at this place that is selected".to_owned());
     }
     let mut steps = Vec::new();
-    for one in plan(places, &std::collections::HashMap::new(), &sync::rules(&row, run)) {
-        let mut step = sync::show(app, &row, run, &one).await?;
+    for one in planned {
+        let mut step = source_step::show(app, &row, run, &one).await?;
         (step.state, step.message) = match one.verdict {
             Verdict::Whole | Verdict::Unchanged => (SourceStepState::New, None),
-            Verdict::Waiting(why) => (SourceStepState::Waiting, Some(why)),
+            Verdict::Waiting(why) | Verdict::Unlisted { why, .. } => (SourceStepState::Waiting, Some(why)),
             Verdict::Failed(why) => (SourceStepState::Failed, Some(why)),
             Verdict::Ignored(why) => (SourceStepState::Ignored, Some(why)),
         };
@@ -307,4 +344,34 @@ fn check(new: &CreateSource) -> ApiResult<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(state: SourceState, next: Option<i64>, claimed_until: Option<i64>) -> Option<i64> {
+        let row = SourceRow {
+            state,
+            next_sync_at_ms: next,
+            claimed_until_ms: claimed_until,
+            ..db::source::folder()
+        };
+        heard_at(&row, 100_000)
+    }
+
+    #[test]
+    fn news_are_looked_at_soon_and_many_of_them_once() {
+        use SourceState::{Active, Done, Paused};
+        assert_eq!(heard(Active, Some(900_000), None), Some(100_000));
+        assert_eq!(heard(Done, None, None), Some(100_000));
+        assert_eq!(heard(Paused, None, None), None);
+        // It is due, and nobody began to look.
+        assert_eq!(heard(Active, Some(99_000), None), None);
+        assert_eq!(heard(Active, Some(99_000), Some(98_000)), None, "a claim that is over");
+        // A look has begun: there is one more after it, however often it is said.
+        let after = 100_000 + HEARD_AGAIN_MS;
+        assert_eq!(heard(Active, Some(99_000), Some(101_000)), Some(after));
+        assert_eq!(heard(Active, Some(after - 1), Some(101_000)), None);
+    }
 }

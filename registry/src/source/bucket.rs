@@ -275,7 +275,7 @@ fn place(name: &str, at: &str, mut objects: Vec<Object>) -> Place {
         at: at.to_owned(),
         version,
         objects: Some(objects),
-        problem: problem.or(twice),
+        problem: problem.or(twice).map(SourceError::Refused),
     }
 }
 

@@ -185,7 +185,7 @@ struct Walk<'a> {
     /// The folders in which it stands, to see a link that leads back.
     within: Vec<PathBuf>,
     objects: Vec<Object>,
-    problem: Option<String>,
+    problem: Option<SourceError>,
 }
 
 impl<'a> Walk<'a> {
@@ -205,7 +205,7 @@ impl<'a> Walk<'a> {
     }
 
     fn problem(&mut self, what: String) {
-        self.problem.get_or_insert(what);
+        self.problem.get_or_insert(SourceError::Refused(what));
     }
 
     /// What lies at `real` and is called `path` in the checkpoint; at depth 0 it is the checkpoint itself.

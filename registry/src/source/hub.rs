@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{Http, Listed};
-use super::{AllowedHost, Object, Place, SourceError, is_plain_path, told};
+use super::{AllowedHost, Object, Place, SourceError, Wanted, is_plain_path, told};
 
 /// Checkpoints that are listed at once.
 const N_AT_ONCE: usize = 4;
@@ -122,13 +122,18 @@ impl Repository {
         )))
     }
 
+    /// `NAMESPACE/NAME[@REVISION]` again.
+    fn at(&self) -> String {
+        let revision = self.revision.as_deref();
+        revision.map_or_else(|| self.id.clone(), |revision| format!("{}@{revision}", self.id))
+    }
+
     fn found(&self) -> Found {
         let revision = self.revision.as_deref();
-        let at = revision.map_or_else(|| self.id.clone(), |revision| format!("{}@{revision}", self.id));
         let (_, name) = self.id.split_once('/').expect("parsed as two parts");
         Found {
             name: name.to_owned(),
-            at,
+            at: self.at(),
             id: self.id.clone(),
             revision: Revision::Named(revision.unwrap_or("main").to_owned()),
         }
@@ -149,10 +154,7 @@ impl Hub {
             .collect::<Result<_, _>>()?;
         let refused = |what: String| Err(SourceError::Refused(what));
         let mut seen = HashSet::new();
-        if let Some(twice) = repositories
-            .iter()
-            .find(|repository| !seen.insert(repository.found().at))
-        {
+        if let Some(twice) = repositories.iter().find(|repository| !seen.insert(repository.at())) {
             return refused(format!(
                 "`{}` stands twice among the repositories: name it once",
                 twice.id
@@ -169,7 +171,7 @@ impl Hub {
                 return refused(format!(
                     "`{}` names one revision where every branch is a checkpoint: leave out the `@`, or take repositories \
                      as checkpoints",
-                    one.found().at
+                    one.at()
                 ));
             }
             (HubCheckpoints::Branches, _) => {
@@ -189,16 +191,19 @@ impl Hub {
         self.http.hurry();
     }
 
-    pub(super) async fn list(&self, known: &HashMap<String, String>) -> Result<Vec<Place>, SourceError> {
+    pub(super) async fn list(&self, wanted: Wanted<'_>) -> Result<Vec<Place>, SourceError> {
         let found = match (self.checkpoints, self.repositories.as_slice()) {
             (HubCheckpoints::Branches, [repository, ..]) => self.branches(&repository.id).await?,
-            _ => self.repositories.iter().map(Repository::found).collect(),
+            _ => self.revisions(),
         };
+        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let is_wanted = (wanted.names)(&names);
         // Once the server wants to be left alone, it is: what is left waits for the next time.
         let halted = OnceLock::new();
         let looks: Vec<_> = found
             .into_iter()
-            .map(|found| Box::pin(self.look(found, known, &halted)))
+            .zip(is_wanted)
+            .map(|(found, is_wanted)| Box::pin(self.look(found, is_wanted, wanted.known, &halted)))
             .collect();
         let looked: Vec<_> = futures::stream::iter(looks).buffered(N_AT_ONCE).collect().await;
         let is_whole = |error: &SourceError| matches!(error, SourceError::Refused(_) | SourceError::Unavailable { .. });
@@ -214,7 +219,7 @@ impl Hub {
                     at: found.at,
                     version: String::new(),
                     objects: None,
-                    problem: Some(error.to_string()),
+                    problem: Some(error),
                 }),
             }
         }
@@ -222,7 +227,8 @@ impl Hub {
     }
 
     pub(super) async fn place(&self, at: &str) -> Result<Place, SourceError> {
-        self.listed(&Repository::parse(at)?.found(), &HashMap::new()).await
+        self.listed(&Repository::parse(at)?.found(), true, &HashMap::new())
+            .await
     }
 
     pub(super) async fn read(&self, object: &Object, range: Range<u64>) -> Result<Bytes, SourceError> {
@@ -242,6 +248,22 @@ impl Hub {
             etag: sha256.as_deref().unwrap_or(&object.version),
         };
         self.http.read(&self.url(segments), range, listed).await
+    }
+
+    /// Every repository at its revision. Of one that stands there at several, the revisions are what tells them apart.
+    fn revisions(&self) -> Vec<Found> {
+        let mut n_times: HashMap<&str, usize> = HashMap::new();
+        for repository in &self.repositories {
+            *n_times.entry(&repository.id).or_default() += 1;
+        }
+        let found = self.repositories.iter().map(|repository| {
+            let mut found = repository.found();
+            if let (2.., Revision::Named(revision)) = (n_times[repository.id.as_str()], &found.revision) {
+                found.name.clone_from(revision);
+            }
+            found
+        });
+        found.collect()
     }
 
     /// Every branch, and every tag that has another name.
@@ -267,13 +289,17 @@ impl Hub {
     async fn look(
         &self,
         found: Found,
+        is_wanted: bool,
         known: &HashMap<String, String>,
         halted: &OnceLock<SourceError>,
     ) -> (Found, Result<Place, SourceError>) {
-        let is_known = matches!(&found.revision, Revision::Commit(commit) if known.get(&found.at) == Some(commit));
+        let is_free = match &found.revision {
+            Revision::Commit(commit) => !is_wanted || known.get(&found.at) == Some(commit),
+            Revision::Named(_) => false,
+        };
         let place = match halted.get() {
-            Some(error) if !is_known => Err(error.clone()),
-            _ => self.listed(&found, known).await,
+            Some(error) if !is_free => Err(error.clone()),
+            _ => self.listed(&found, is_wanted, known).await,
         };
         if let Err(error @ SourceError::Unavailable { .. }) = &place {
             halted.get_or_init(|| error.clone());
@@ -281,7 +307,12 @@ impl Hub {
         (found, place)
     }
 
-    async fn listed(&self, found: &Found, known: &HashMap<String, String>) -> Result<Place, SourceError> {
+    async fn listed(
+        &self,
+        found: &Found,
+        is_wanted: bool,
+        known: &HashMap<String, String>,
+    ) -> Result<Place, SourceError> {
         let commit = match &found.revision {
             Revision::Commit(commit) => commit.clone(),
             Revision::Named(name) => {
@@ -295,7 +326,7 @@ impl Hub {
                 "`{at}` is at `{commit}`, which is no commit"
             )));
         }
-        let (objects, problem) = if known.get(&found.at) == Some(&commit) {
+        let (objects, problem) = if !is_wanted || known.get(&found.at) == Some(&commit) {
             (None, None)
         } else {
             let (objects, problem) = self.tree(&found.id, &commit).await?;
@@ -306,7 +337,7 @@ impl Hub {
             at: found.at.clone(),
             version: commit,
             objects,
-            problem,
+            problem: problem.map(SourceError::Refused),
         })
     }
 
@@ -380,6 +411,12 @@ fn object(id: &str, commit: &str, entry: Entry) -> Result<Object, String> {
     }
     let sha256 = lfs.as_ref().map(|lfs| Digest::from_hex(&lfs.oid)).transpose();
     let sha256 = sha256.map_err(|_| format!("the digest of `{}` is none", told(&path)))?;
+    if oid.is_empty() && sha256.is_none() {
+        return Err(format!(
+            "nothing tells the bytes of `{}` from others: it has no `oid`",
+            told(&path)
+        ));
+    }
     Ok(Object {
         key: format!("{id}/resolve/{commit}/{path}"),
         path,

@@ -89,11 +89,11 @@ pub(crate) struct Place {
     /// Another whenever anything of it is another: a commit, or a digest over all objects. Empty where it could not be
     /// found out, so that nobody knows it by that.
     pub(crate) version: String,
-    /// By path; absent where the caller knows this version, and where it could not be listed.
+    /// By path; absent where the caller knows this version or does not want it, and where it could not be listed.
     pub(crate) objects: Option<Vec<Object>>,
     /// What is wrong with this one: it can't come in, the others can. Who would hear of it again does not name its version
     /// as known.
-    pub(crate) problem: Option<String>,
+    pub(crate) problem: Option<SourceError>,
 }
 
 /// A file of a checkpoint as it lies there.
@@ -109,6 +109,15 @@ pub(crate) struct Object {
     pub(crate) version: String,
     /// Its digest, where the place tells it.
     pub(crate) sha256: Option<Digest>,
+}
+
+/// What of a source its caller needs the files of.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Versions, by [`Place::at`], whose objects the caller has.
+    pub(crate) known: &'a HashMap<String, String>,
+    /// Which of all names it wants: to list the others costs requests.
+    pub(crate) names: &'a (dyn Fn(&[&str]) -> Vec<bool> + Sync),
 }
 
 /// A source that is open for reading.
@@ -155,18 +164,18 @@ impl Origin {
         }))
     }
 
-    /// Every checkpoint that lies there; `known` are the versions, by [`Place::at`], whose objects the caller has.
+    /// Every checkpoint that lies there, with the objects of those that are wanted and not known.
     ///
     /// # Errors
     /// [`SourceError`] when none can be listed. One that can't be is a [`Place::problem`].
-    pub(crate) async fn list(&self, known: &HashMap<String, String>) -> Result<Vec<Place>, SourceError> {
+    pub(crate) async fn list(&self, wanted: Wanted<'_>) -> Result<Vec<Place>, SourceError> {
         let mut places = match &self.0 {
-            Kind::Hub(hub) => hub.list(known).await?,
+            Kind::Hub(hub) => hub.list(wanted).await?,
             Kind::Bucket(bucket) => bucket.list().await?,
             Kind::Folder(folder) => folder.list().await?,
         };
         for place in &mut places {
-            if known.get(&place.at) == Some(&place.version) {
+            if wanted.known.get(&place.at) == Some(&place.version) {
                 place.objects = None;
             }
         }

@@ -3,14 +3,15 @@
 //!
 //! **Invariant:** a place whose step is not sure, or is another place's too, brings nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use fineline_api::StepMapping;
 use fineline_format::step_name::{self, InferredStep, RoundedTokens, StepName, StepTemplate};
 use fineline_format::weights::form_path;
 use fineline_format::{Digest, FileEntry, Hasher, Manifest, check_path, evaluable};
 
-use super::{Object, Place};
+use super::{Object, Place, SourceError};
 
 /// How places become steps.
 #[derive(Debug, Clone)]
@@ -48,6 +49,8 @@ pub(crate) struct Planned {
     pub(crate) files: Vec<Object>,
     /// Over the digests of its weights' files, where the place tells them.
     pub(crate) weights: Option<Digest>,
+    /// What the place calls the file that says that it is whole, where that is asked for and there.
+    pub(crate) marker: Option<String>,
     pub(crate) verdict: Verdict,
     pub(crate) warnings: Vec<String>,
 }
@@ -61,6 +64,13 @@ pub(crate) enum Verdict {
     Unchanged,
     /// Something is missing that may still come.
     Waiting(String),
+    /// What it is can't be told for now.
+    Unlisted {
+        /// Why.
+        why: String,
+        /// How long its server wants to be left alone.
+        asked: Option<Duration>,
+    },
     /// It can't come in.
     Failed(String),
     /// It is no step of this run.
@@ -97,6 +107,21 @@ pub(crate) fn plan(places: Vec<Place>, known: &HashMap<String, Known>, rules: &R
     tell_equal_weights(&mut planned);
     planned.sort_by(|a, b| (a.step.is_none(), a.step, &a.place).cmp(&(b.step.is_none(), b.step, &b.place)));
     planned
+}
+
+/// Which of all names become steps: the files of the others need not be listed.
+pub(crate) fn wanted(names: &[&str], rules: &Rules<'_>) -> Vec<bool> {
+    let place = |name: &&str| Place {
+        name: (*name).to_owned(),
+        at: (*name).to_owned(),
+        version: String::new(),
+        objects: None,
+        problem: None,
+    };
+    let planned = plan(names.iter().map(place).collect(), &HashMap::new(), rules);
+    let steps = planned.into_iter().filter(|one| one.step.is_some());
+    let wanted: HashSet<String> = steps.map(|one| one.name).collect();
+    names.iter().map(|name| wanted.contains(*name)).collect()
 }
 
 fn is_selected(name: &str, patterns: &[String]) -> bool {
@@ -144,7 +169,8 @@ fn plan_one(
         inferred: None,
         tokens: None,
         files: Vec::new(),
-        weights: None,
+        weights: known.get(&place.at).and_then(|known| known.weights),
+        marker: None,
         verdict: Verdict::Whole,
         warnings: Vec::new(),
         name: place.name,
@@ -160,27 +186,34 @@ fn plan_one(
     // It may be another the next time: a server that is busy, a repository that comes.
     if let Some(problem) = place.problem {
         if planned.step.is_some() {
-            planned.verdict = Verdict::Waiting(problem);
+            planned.verdict = match problem {
+                SourceError::Unavailable { message, retry_after } => Verdict::Unlisted {
+                    why: message,
+                    asked: retry_after,
+                },
+                problem => Verdict::Waiting(problem.to_string()),
+            };
         }
         return planned;
     }
     let Some(objects) = place.objects else {
-        planned.weights = known.get(&planned.place).and_then(|known| known.weights);
         if planned.step.is_some() {
-            planned.verdict = Verdict::Unchanged;
+            planned.verdict = match known.contains_key(&planned.place) {
+                true => Verdict::Unchanged,
+                false => Verdict::Waiting("its files were not listed".to_owned()),
+            };
         }
         return planned;
     };
-    let has_marker = rules
-        .marker
-        .is_none_or(|marker| objects.iter().any(|object| object.path == marker));
+    let marker = |marker: &str| objects.iter().find(|object| object.path == marker);
+    planned.marker = rules.marker.and_then(marker).map(|object| object.version.clone());
     let subfolder = rules.mapping.subfolder.as_deref();
     planned.files = coming_in(objects, subfolder, &planned.name, rules);
     if planned.step.is_none() {
         return planned;
     }
     planned.verdict = wholeness(&planned.files);
-    if let (false, Verdict::Whole, Some(marker)) = (has_marker, &planned.verdict, rules.marker) {
+    if let (Verdict::Whole, Some(marker), None) = (&planned.verdict, rules.marker, &planned.marker) {
         planned.verdict = Verdict::Waiting(format!("the marker file `{marker}` is not there"));
     }
     planned.weights = weights(&planned.files);
@@ -353,7 +386,7 @@ fn refuse_shared_steps(planned: &mut [Planned]) {
     for (step, shared) in by_step.into_iter().filter(|(_, shared)| shared.len() > 1) {
         for &at in &shared {
             // What came in stays what it is; what came later is refused.
-            if planned[at].verdict == Verdict::Unchanged {
+            if matches!(planned[at].verdict, Verdict::Unchanged | Verdict::Unlisted { .. }) {
                 continue;
             }
             let other = shared.iter().find(|&&other| other != at).copied().unwrap_or(at);

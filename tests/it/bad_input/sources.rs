@@ -117,7 +117,7 @@ pub(super) fn cases() -> Vec<Case> {
         create(
             "another's variable",
             source("s", FOLDER, r#","secret_env":"PATH""#),
-            (400, "FINELINE_SOURCE_"),
+            (400, "FINELINE_SOURCE_SECRET"),
         ),
         create(
             "a short webhook secret",

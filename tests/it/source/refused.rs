@@ -92,14 +92,14 @@ async fn what_breaks_a_bound_is_named() {
                 secret_env: text("AWS_SECRET_ACCESS_KEY"),
                 ..base.clone()
             },
-            "FINELINE_SOURCE_",
+            "FINELINE_SOURCE_SECRET",
         ),
         (
             CreateSource {
-                secret_env: text("FINELINE_SOURCE_NONE_SUCH"),
+                secret_env: text("FINELINE_SOURCE_SECRET_NONE_SUCH"),
                 ..base.clone()
             },
-            "FINELINE_SOURCE_NONE_SUCH",
+            "FINELINE_SOURCE_SECRET_NONE_SUCH",
         ),
         (
             CreateSource {

@@ -17,6 +17,8 @@ pub(crate) struct Model {
     #[sea_orm(column_type = "Blob")]
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) since_ms: i64,
+    pub(crate) settle_ms: i64,
+    pub(crate) marker: Option<String>,
     #[sea_orm(column_type = "Blob", nullable)]
     pub(crate) weights: Option<Vec<u8>>,
     #[sea_orm(column_type = "Blob", nullable)]

@@ -77,7 +77,7 @@ fn bucket(asked: &Asked) -> Answer {
 async fn folders_and_files_below_the_prefix_are_checkpoints() {
     let server = Server::start(bucket).await;
     let origin = open(&server, None);
-    let places = by_at(origin.list(&HashMap::new()).await.unwrap());
+    let places = by_at(origin.list_all(&HashMap::new()).await.unwrap());
 
     assert_eq!(
         places.keys().collect::<Vec<_>>(),
@@ -93,7 +93,7 @@ async fn folders_and_files_below_the_prefix_are_checkpoints() {
     assert_ne!(places["step-1"].version, places["step-10"].version);
 
     let known = [("step-1".to_owned(), places["step-1"].version.clone())].into();
-    let again = by_at(origin.list(&known).await.unwrap());
+    let again = by_at(origin.list_all(&known).await.unwrap());
     assert!(again["step-1"].objects.is_none() && again["step-10"].objects.is_some());
 
     assert_eq!(paths(&origin.place("tok").await.unwrap()), ["tokenizer.json"]);
@@ -104,7 +104,7 @@ async fn folders_and_files_below_the_prefix_are_checkpoints() {
 async fn an_object_is_read_as_it_was_listed_or_not_at_all() {
     let server = Server::start(bucket).await;
     let origin = open(&server, Some(KEYS));
-    let places = by_at(origin.list(&HashMap::new()).await.unwrap());
+    let places = by_at(origin.list_all(&HashMap::new()).await.unwrap());
     let file = object(&places["step-1"], "sub/w.bin");
 
     assert_eq!(origin.read(file, 2..5).await.unwrap(), "igh");
@@ -122,7 +122,7 @@ async fn an_object_is_read_as_it_was_listed_or_not_at_all() {
 async fn a_bucket_is_opened_with_the_sources_secret_or_with_none() {
     let server = Server::start(bucket).await;
     let with = open(&server, Some(KEYS));
-    with.list(&HashMap::new()).await.unwrap();
+    with.list_all(&HashMap::new()).await.unwrap();
     let signed = server.asked();
     assert!(
         signed[0]
@@ -131,7 +131,7 @@ async fn a_bucket_is_opened_with_the_sources_secret_or_with_none() {
     );
     assert!(!format!("{with:?} {signed:?}").contains(SECRET));
 
-    open(&server, None).list(&HashMap::new()).await.unwrap();
+    open(&server, None).list_all(&HashMap::new()).await.unwrap();
     assert!(server.asked()[signed.len()].header("authorization").is_none());
 
     for bad in ["hush", ":hush", "hush:"] {
@@ -144,7 +144,7 @@ async fn a_bucket_is_opened_with_the_sources_secret_or_with_none() {
 #[tokio::test]
 async fn what_a_bucket_refuses_is_told_by_what_helps() {
     let failing = |status, code: &'static str| Server::start(move |_| failure(status, code));
-    let error = async |server: &Server, secret| open(server, secret).list(&HashMap::new()).await.unwrap_err();
+    let error = async |server: &Server, secret| open(server, secret).list_all(&HashMap::new()).await.unwrap_err();
     let denied = failing(403, "AccessDenied").await;
     for secret in [Some(KEYS), None] {
         let error = error(&denied, secret).await;
@@ -181,7 +181,7 @@ async fn a_bucket_stands_behind_the_same_guard() {
     let local = format!("http://localhost:{}", server.port());
     let listed = Origin::open(&location(&local, ""), None, &none)
         .unwrap()
-        .list(&HashMap::new())
+        .list_all(&HashMap::new())
         .await;
     let Err(SourceError::Refused(message)) = listed else {
         panic!("{listed:?}");
@@ -195,7 +195,7 @@ async fn a_bucket_stands_behind_the_same_guard() {
     let reach = allowing(&[&outer.address, &address]);
     let listed = Origin::open(&location(&outer.url(), ""), None, &reach)
         .unwrap()
-        .list(&HashMap::new())
+        .list_all(&HashMap::new())
         .await;
     assert!(is_refused(listed));
     assert!(server.asked().is_empty());

@@ -106,7 +106,7 @@ fn repository(asked: &Asked) -> Answer {
 #[tokio::test]
 async fn every_branch_is_a_checkpoint_and_one_that_fails_leaves_the_others() {
     let server = Server::start(repository).await;
-    let places = by_at(open(&server, &["lab/m"], None).list(&HashMap::new()).await.unwrap());
+    let places = by_at(open(&server, &["lab/m"], None).list_all(&HashMap::new()).await.unwrap());
 
     let names: Vec<_> = places
         .values()
@@ -129,7 +129,11 @@ async fn every_branch_is_a_checkpoint_and_one_that_fails_leaves_the_others() {
     );
     let gone = &places["lab/m@gone"];
     assert!(
-        gone.problem.as_ref().unwrap().contains("Repository not found"),
+        gone.problem
+            .as_ref()
+            .unwrap()
+            .to_string()
+            .contains("Repository not found"),
         "{gone:?}"
     );
     assert_eq!((gone.version.as_str(), &gone.objects), ("", &None));
@@ -152,7 +156,7 @@ async fn a_version_that_is_known_is_not_listed_again() {
         ("lab/m@exp/x", "b"),
     ];
     let known = known.map(|(at, of)| (at.to_owned(), commit(of))).into();
-    let places = by_at(open(&server, &["lab/m"], None).list(&known).await.unwrap());
+    let places = by_at(open(&server, &["lab/m"], None).list_all(&known).await.unwrap());
 
     assert!(places["lab/m@main"].objects.is_none() && places["lab/m@gone"].problem.is_none());
     assert_eq!(places["lab/m@exp/x"].objects, Some(Vec::new()));
@@ -164,10 +168,57 @@ async fn a_version_that_is_known_is_not_listed_again() {
 }
 
 #[tokio::test]
+async fn what_is_not_wanted_is_told_and_not_listed() {
+    let server = Server::start(repository).await;
+    let origin = open(&server, &["lab/m"], None);
+    let names = |names: &[&str]| names.iter().map(|name| *name == "exp/x").collect();
+    let known = HashMap::new();
+    let wanted = Wanted {
+        known: &known,
+        names: &names,
+    };
+    let places = by_at(origin.list(wanted).await.unwrap());
+    assert_eq!(places.len(), 4);
+    assert!(places["lab/m@main"].objects.is_none() && places["lab/m@main"].version == commit("a"));
+    assert!(
+        places["lab/m@gone"].problem.is_none(),
+        "nobody asks for it: {:?}",
+        places["lab/m@gone"]
+    );
+    assert_eq!(places["lab/m@exp/x"].objects, Some(Vec::new()));
+    assert_eq!(targets(&server).len(), 2, "{:?}", targets(&server));
+}
+
+#[tokio::test]
+async fn revisions_of_one_repository_are_called_by_their_own_names() {
+    let server = Server::start(|asked| {
+        let sha = commit(if asked.target.contains("step1") { "a" } else { "b" });
+        match asked.target.as_str() {
+            target if target.contains("/revision/") => Answer::new(200, format!(r#"{{"sha":"{sha}"}}"#)),
+            _ => Answer::new(200, "[]"),
+        }
+    })
+    .await;
+    let repositories = ["lab/m@step1", "lab/m@step2", "lab/n@v1"];
+    let places = open(&server, &repositories, None)
+        .list_all(&HashMap::new())
+        .await
+        .unwrap();
+    let shown: Vec<_> = places
+        .iter()
+        .map(|place| (place.name.as_str(), place.at.as_str()))
+        .collect();
+    assert_eq!(
+        shown,
+        [("step1", "lab/m@step1"), ("step2", "lab/m@step2"), ("n", "lab/n@v1")]
+    );
+}
+
+#[tokio::test]
 async fn each_of_several_repositories_is_a_checkpoint_at_a_commit() {
     let server = Server::start(repository).await;
     let origin = open(&server, &["lab/m@exp/x", "lab/n", "lab/none"], None);
-    let places = origin.list(&HashMap::new()).await.unwrap();
+    let places = origin.list_all(&HashMap::new()).await.unwrap();
 
     let shown: Vec<_> = places
         .iter()
@@ -179,7 +230,7 @@ async fn each_of_several_repositories_is_a_checkpoint_at_a_commit() {
         places[2]
             .problem
             .as_ref()
-            .is_some_and(|problem| problem.contains("lab/none")),
+            .is_some_and(|problem| problem.to_string().contains("lab/none")),
         "{places:?}"
     );
 
@@ -196,7 +247,7 @@ async fn each_of_several_repositories_is_a_checkpoint_at_a_commit() {
 async fn files_are_read_at_the_commit_that_was_listed() {
     let server = Server::start(repository).await;
     let origin = open(&server, &["lab/m"], None);
-    let places = by_at(origin.list(&HashMap::new()).await.unwrap());
+    let places = by_at(origin.list_all(&HashMap::new()).await.unwrap());
     let main = &places["lab/m@main"];
 
     assert_eq!(origin.read(object(main, "a b/c#d.json"), 0..2).await.unwrap(), "{}");
@@ -221,7 +272,7 @@ async fn a_server_that_wants_to_be_left_alone_is_asked_no_more() {
     };
     let server = Server::start(limited).await;
     let origin = open(&server, &["lab/m"], None);
-    let error = origin.list(&HashMap::new()).await.unwrap_err();
+    let error = origin.list_all(&HashMap::new()).await.unwrap_err();
     assert!(
         matches!(
             error,
@@ -236,13 +287,13 @@ async fn a_server_that_wants_to_be_left_alone_is_asked_no_more() {
 
     // What is known is there all the same.
     let known = [("lab/m@step-39".to_owned(), commit("a"))].into();
-    let places = by_at(origin.list(&known).await.unwrap());
+    let places = by_at(origin.list_all(&known).await.unwrap());
     assert!(places["lab/m@step-39"].problem.is_none());
     assert!(
         places["lab/m@step-0"]
             .problem
             .as_ref()
-            .is_some_and(|problem| problem.contains("429"))
+            .is_some_and(|problem| problem.to_string().contains("429"))
     );
 }
 
@@ -252,17 +303,17 @@ async fn what_no_file_can_be_called_is_a_problem_of_its_checkpoint() {
         "/api/models/lab/m/refs" => Answer::new(200, refs(&[("main", "a")], &[])),
         _ => Answer::new(
             200,
-            r#"[{"type":"file","oid":"0","size":1,"path":"../../x"},{"type":"file","oid":"0","path":"y"}]"#,
+            r#"[{"type":"file","oid":"0","size":1,"path":"../../x"},{"type":"file","oid":"0","path":"y"},{"type":"file","path":"z"}]"#,
         ),
     })
     .await;
-    let places = open(&server, &["lab/m"], None).list(&HashMap::new()).await.unwrap();
+    let places = open(&server, &["lab/m"], None).list_all(&HashMap::new()).await.unwrap();
     assert_eq!(paths(&places[0]), ["y"]);
     assert!(
         places[0]
             .problem
             .as_ref()
-            .is_some_and(|problem| problem.contains("`../../x`"))
+            .is_some_and(|problem| problem.to_string().contains("`../../x`"))
     );
 }
 
@@ -273,16 +324,21 @@ async fn a_list_goes_on_at_its_own_server_only() {
         _ => Answer::new(200, "[]").with("link", "<http://127.0.0.1:1/next>; rel=\"next\""),
     })
     .await;
-    assert!(is_refused(open(&server, &["lab/m"], None).list(&HashMap::new()).await));
+    assert!(is_refused(
+        open(&server, &["lab/m"], None).list_all(&HashMap::new()).await
+    ));
 }
 
 #[tokio::test]
 async fn a_repository_without_branches_to_list_is_an_error_of_the_source() {
     let server = Server::start(|_| missing()).await;
-    let listed = open(&server, &["lab/m"], None).list(&HashMap::new()).await;
+    let listed = open(&server, &["lab/m"], None).list_all(&HashMap::new()).await;
     assert!(matches!(listed, Err(SourceError::NotFound(_))), "{listed:?}");
     let no_hub = Server::start(|_| Answer::new(200, "<html>inside</html>")).await;
-    let error = open(&no_hub, &["lab/m"], None).list(&HashMap::new()).await.unwrap_err();
+    let error = open(&no_hub, &["lab/m"], None)
+        .list_all(&HashMap::new())
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, SourceError::Refused(text) if !text.contains("inside")),
         "{error:?}"

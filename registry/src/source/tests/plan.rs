@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use fineline_api::StepMapping;
 use fineline_format::Digest;
 
-use crate::source::plan::{Planned, Rules, Verdict, matches, plan};
-use crate::source::{Object, Place};
+use crate::source::plan::{Planned, Rules, Verdict, matches, plan, wanted};
+use crate::source::{Object, Place, SourceError};
 
 fn object(path: &str, size_bytes: u64) -> Object {
     Object {
@@ -67,6 +67,46 @@ fn places_come_by_step_and_one_without_a_step_is_told() {
     let steps: Vec<_> = planned.iter().map(|one| one.step).collect();
     assert_eq!(steps, [Some(3000), Some(13000), None]);
     assert!(matches!(&planned[2].verdict, Verdict::Ignored(why) if why.contains("step")));
+}
+
+#[test]
+fn only_names_that_become_steps_are_wanted() {
+    let mapping = StepMapping {
+        select: vec!["s*".to_owned()],
+        ..StepMapping::default()
+    };
+    let rules = Rules {
+        mapping: &mapping,
+        run_tokens_per_step: None,
+        marker: None,
+        keep_optimizer: false,
+    };
+    let names = [
+        "stage1-step5-tokens4B",
+        "stage2-step5-tokens4B",
+        "some",
+        "global_step7",
+        "stage1-step6-tokens5B",
+    ];
+    assert_eq!(wanted(&names, &rules), [true, false, false, false, true]);
+}
+
+#[test]
+fn what_is_wrong_in_passing_is_not_what_a_place_waits_for() {
+    let unlisted = |problem| {
+        let mut unlisted = place("step-1", &[]);
+        (unlisted.objects, unlisted.problem) = (None, Some(problem));
+        planned(vec![unlisted], &StepMapping::default()).remove(0).verdict
+    };
+    let passing = SourceError::Unavailable {
+        message: "429".to_owned(),
+        retry_after: None,
+    };
+    assert!(matches!(unlisted(passing), Verdict::Unlisted { .. }));
+    assert!(matches!(
+        unlisted(SourceError::NotFound("gone".to_owned())),
+        Verdict::Waiting(_)
+    ));
 }
 
 #[test]

@@ -26,7 +26,7 @@ async fn list(endpoint: &str, reach: &Reach) -> Result<Vec<Place>, SourceError> 
         checkpoints: None,
     };
     Origin::open(&location, Some(SECRET), reach)?
-        .list(&Default::default())
+        .list_all(&Default::default())
         .await
 }
 

@@ -24,7 +24,7 @@ async fn file(size: usize) -> (TempDir, Vec<u8>, RemoteFile) {
         path: dir.path().to_str().unwrap().to_owned(),
     };
     let origin = Origin::open(&location, None, &reach).unwrap();
-    let places = origin.list(&HashMap::new()).await.unwrap();
+    let places = origin.list_all(&HashMap::new()).await.unwrap();
     let object = object(&places[0], "model.bin").clone();
     (dir, bytes, RemoteFile::new(Arc::new(origin), object, Handle::current()))
 }
