@@ -12,7 +12,7 @@ use crate::db;
 use crate::db::run::RunRow;
 use crate::db::source_step::{StepRow, TOKENIZER};
 use crate::service::fetch::IngestError;
-use crate::service::sync::Claim;
+use crate::service::source_claim::Claim;
 use crate::service::{content, tokenizer};
 use crate::source::{Object, Origin};
 

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fineline_api::ChunkRef;
@@ -53,6 +54,30 @@ pub(crate) enum IngestError {
     /// The source is another server's by now, or paused, or removed, or its run was deleted: nothing more is done.
     #[error("the source is not looked at here any more")]
     Lost,
+}
+
+impl IngestError {
+    /// Whether it may go well a moment later although nobody changes the source.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(error, SourceError::Unavailable { .. } | SourceError::Changed(_)),
+            Self::Waiting(_) | Self::Api(_) => true,
+            Self::Wrong(_) | Self::Lost => false,
+        }
+    }
+
+    /// For how many milliseconds the place wants to be left alone.
+    pub(crate) fn asked_ms(&self) -> i64 {
+        match self {
+            Self::Source(SourceError::Unavailable { retry_after, .. }) => in_ms(retry_after.unwrap_or_default()),
+            _ => 0,
+        }
+    }
+}
+
+/// A time as rows have it.
+pub(crate) fn in_ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 impl Destination {

@@ -18,7 +18,7 @@ use crate::db::source::SourceRow;
 use crate::db::source_file::FileRead;
 use crate::error::ApiError;
 use crate::service::fetch::{Destination, IngestError, fetch};
-use crate::service::sync::Claim;
+use crate::service::source_claim::Claim;
 use crate::service::{commit, content, possession, push_session, shipped};
 use crate::source::plan::Planned;
 use crate::source::{Object, Origin};

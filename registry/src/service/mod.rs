@@ -35,6 +35,7 @@ pub(crate) mod schedule;
 pub(crate) mod score;
 pub(crate) mod shipped;
 pub(crate) mod source;
+pub(crate) mod source_claim;
 pub(crate) mod source_step;
 pub(crate) mod staging;
 pub(crate) mod stored_file;

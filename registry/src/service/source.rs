@@ -1,5 +1,5 @@
-//! Making, showing and ending sources, saying what one would bring, and being told that one has news. Looking at them stands
-//! in `sync`.
+//! Making, showing and ending sources, opening them, saying what one would bring, and being told that one has news. Looking at
+//! them again and again stands in `sync`.
 //!
 //! **Invariant:** a secret is read here and by the place that it opens, and is in no answer, message or log.
 
@@ -17,9 +17,9 @@ use crate::db;
 use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::error::{ApiError, ApiResult};
-use crate::service::{source_step, sync};
-use crate::source::plan::Verdict;
-use crate::source::{Origin, SourceError};
+use crate::service::source_step;
+use crate::source::plan::{Known, Planned, Rules, Verdict, plan, wanted};
+use crate::source::{Origin, SourceError, Wanted};
 
 /// What variables of the environment begin with that a source may name: no other is anybody's to send away.
 const SECRET_VARIABLE: &str = "FINELINE_SOURCE_SECRET";
@@ -229,7 +229,7 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
     {
         warnings.push(format!("the tokenizer `{at}` can't be read: {error}"));
     }
-    let planned = sync::find_all(&origin, &HashMap::new(), &sync::rules(&row, run)).await?;
+    let planned = find_checkpoints(&origin, &row, run, &HashMap::new()).await?;
     if planned.is_empty() {
         warnings.push("there is nothing at this place that is selected".to_owned());
     }
@@ -251,6 +251,32 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
         steps.push(step);
     }
     Ok(SourcePreview { steps, warnings })
+}
+
+/// What a source has, and what becomes of it; `known` came in.
+///
+/// # Errors
+/// As [`Origin::list`].
+pub(crate) async fn find_checkpoints(
+    origin: &Origin,
+    source: &SourceRow,
+    run: &RunRow,
+    known: &HashMap<String, Known>,
+) -> Result<Vec<Planned>, SourceError> {
+    let how = &source.definition;
+    let rules = Rules {
+        mapping: &how.mapping,
+        run_tokens_per_step: run.attributes.tokens_per_step,
+        marker: how.marker.as_deref(),
+        keep_optimizer: how.keep_optimizer,
+    };
+    let version = |(place, known): (&String, &Known)| (place.clone(), known.version.clone());
+    let versions = known.iter().map(version).collect();
+    let wanted = Wanted {
+        known: &versions,
+        names: &|names| wanted(names, &rules),
+    };
+    Ok(plan(origin.list(wanted).await?, known, &rules))
 }
 
 /// Opens the place of a source.

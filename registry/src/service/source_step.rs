@@ -21,7 +21,7 @@ use crate::db::source_step::StepRow;
 use crate::error::ApiResult;
 use crate::service::fetch::{IngestError, may_name};
 use crate::service::ingest::{self, Brought};
-use crate::service::sync::{Claim, asked_ms};
+use crate::service::source_claim::Claim;
 use crate::source::Origin;
 use crate::source::plan::{Planned, Verdict};
 
@@ -299,7 +299,7 @@ async fn attempt(
         Err(error @ IngestError::Lost) => return Err(error),
         Err(error) => {
             tracing::warn!(source = source.definition.name, place = one.place, %error, "a checkpoint does not come in");
-            asked = asked_ms(&error);
+            asked = error.asked_ms();
             fail(row, is_once(source), &error, now);
         }
     }
@@ -322,7 +322,7 @@ fn fail(row: &mut StepRow, is_once: bool, error: &IngestError, now: i64) {
     row.n_failures += 1;
     let doubled = FIRST_BACK_OFF_MS << row.n_failures.min(20).saturating_sub(1);
     let back_off = doubled.min(LONGEST_BACK_OFF_MS);
-    row.retry_at_ms = Some(now + asked_ms(error).max(back_off));
+    row.retry_at_ms = Some(now + error.asked_ms().max(back_off));
     row.shown.state = match error {
         IngestError::Waiting(_) => SourceStepState::Waiting,
         _ => SourceStepState::Failed,

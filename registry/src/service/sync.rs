@@ -1,8 +1,7 @@
-//! Looking at sources: what is there, and what of it comes in, one checkpoint after the other by step (`source_step`). Sources
-//! are claimed by a lease, so that any replica can go on where another stopped.
+//! Looking at sources that are due: what is there, and what of it comes in, one checkpoint after the other by step
+//! (`source_step`).
 //!
-//! **Invariant:** what is known of a source and its checkpoints is written only under a live claim. A look that is cut off at
-//! any point is done again, and finds what it did.
+//! **Invariant:** a look that is cut off at any point is done again, and finds what it did.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,11 +9,9 @@ use std::time::Duration;
 
 use metrics::counter;
 use rand::RngExt as _;
-use sea_orm::DatabaseTransaction;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::db;
@@ -22,15 +19,12 @@ use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::db::source_step::{StepRow, TOKENIZER};
 use crate::error::ApiResult;
-use crate::service::fetch::IngestError;
+use crate::service::fetch::{IngestError, in_ms};
+use crate::service::source_claim::Claim;
 use crate::service::source_step::Arrivals;
 use crate::service::{borrowed, source};
-use crate::source::plan::{Known, Planned, Rules, Verdict, plan, wanted};
-use crate::source::{Origin, SourceError, Wanted};
-
-/// How long a claim holds without being renewed: what a crash can delay a look by.
-const LEASE_MS: i64 = 6_000;
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
+use crate::source::Origin;
+use crate::source::plan::{Known, Planned, Verdict};
 
 /// How long to wait before looking for work again, when nothing wakes us.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -74,77 +68,6 @@ pub(crate) async fn run_forever(app: App) {
     }
 }
 
-/// A source that this look alone writes to, for as long as it is renewed.
-pub(crate) struct Claim {
-    pub(crate) app: App,
-    pub(crate) source: SourceRow,
-    id: Uuid,
-}
-
-impl Claim {
-    /// The source that is due for longest, where one is.
-    async fn next(app: &App) -> ApiResult<Option<Self>> {
-        // Asked without writing first: this is asked every second.
-        if !db::source::any_due(app.db.reader()).await? {
-            return Ok(None);
-        }
-        let id = Uuid::now_v7();
-        let txn = db::write_txn(&app.db).await?;
-        let source = db::source::claim(&txn, id, LEASE_MS).await?;
-        txn.commit().await?;
-        let claim = |source| Self {
-            app: app.clone(),
-            source,
-            id,
-        };
-        Ok(source.map(claim))
-    }
-
-    /// A writing transaction that the claim is alive in.
-    ///
-    /// # Errors
-    /// [`IngestError::Lost`] when it is not, or any of the database.
-    pub(crate) async fn txn(&self) -> Result<DatabaseTransaction, IngestError> {
-        let txn = db::write_txn(&self.app.db).await?;
-        match db::source::renew(&txn, self.source.id, self.id, LEASE_MS).await? {
-            true => Ok(txn),
-            false => Err(IngestError::Lost),
-        }
-    }
-
-    /// # Errors
-    /// As [`Claim::txn`].
-    pub(crate) async fn renew(&self) -> Result<(), IngestError> {
-        Ok(self.txn().await?.commit().await?)
-    }
-
-    /// Renews the claim; returns when it is lost.
-    async fn keep(&self) {
-        loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            match self.renew().await {
-                Err(IngestError::Lost) => return,
-                Err(error) => tracing::warn!(source = self.source.id, %error, "a claim could not be renewed"),
-                Ok(()) => {}
-            }
-        }
-    }
-
-    async fn end(&self, error: Option<&str>, next_ms: Option<i64>) -> ApiResult<()> {
-        let txn = db::write_txn(&self.app.db).await?;
-        db::source::end(&txn, &self.source, self.id, error, next_ms).await?;
-        db::source::free(&txn, self.source.id, self.id).await?;
-        Ok(txn.commit().await?)
-    }
-
-    /// Ends it without a word: whoever is next looks at once.
-    async fn free(&self) -> ApiResult<()> {
-        let txn = db::write_txn(&self.app.db).await?;
-        db::source::free(&txn, self.source.id, self.id).await?;
-        Ok(txn.commit().await?)
-    }
-}
-
 async fn look_claimed(claim: &Claim) {
     let name = &claim.source.definition.name;
     let looked = tokio::select! {
@@ -160,8 +83,8 @@ async fn look_claimed(claim: &Claim) {
         Err(error) => {
             tracing::warn!(source = name, %error, "a source can't be looked at");
             let failed = Looked {
-                due_ms: is_passing(&error).then_some(LOOK_AGAIN_MS),
-                asked_ms: asked_ms(&error),
+                due_ms: error.is_passing().then_some(LOOK_AGAIN_MS),
+                asked_ms: error.asked_ms(),
                 error: Some(error.to_string()),
             };
             end(claim, failed).await
@@ -194,27 +117,6 @@ async fn end(claim: &Claim, looked: Looked) -> ApiResult<()> {
     claim.end(looked.error.as_deref(), next_ms).await
 }
 
-/// Whether a look that failed as a whole is worth another one although nobody changes the source.
-fn is_passing(error: &IngestError) -> bool {
-    match error {
-        IngestError::Source(error) => matches!(error, SourceError::Unavailable { .. } | SourceError::Changed(_)),
-        IngestError::Waiting(_) | IngestError::Api(_) => true,
-        IngestError::Wrong(_) | IngestError::Lost => false,
-    }
-}
-
-/// How long a place wants to be left alone.
-pub(crate) fn asked_ms(error: &IngestError) -> i64 {
-    match error {
-        IngestError::Source(SourceError::Unavailable { retry_after, .. }) => in_ms(retry_after.unwrap_or_default()),
-        _ => 0,
-    }
-}
-
-fn in_ms(wait: Duration) -> i64 {
-    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)
-}
-
 /// An interval, a tenth more or less: sources that were made together do not stay so.
 fn jittered_ms(interval_s: u64) -> i64 {
     let ms = i64::try_from(interval_s.saturating_mul(1000)).unwrap_or(i64::MAX / 2);
@@ -240,8 +142,8 @@ async fn look(claim: &Claim) -> Result<Looked, IngestError> {
         Ok(()) => {}
         Err(error @ (IngestError::Api(_) | IngestError::Lost)) => return Err(error),
         Err(error) => {
-            let is_worth_it = source.definition.interval_s.is_some() || is_passing(&error);
-            looked.due_ms = is_worth_it.then_some(match is_passing(&error) {
+            let is_worth_it = source.definition.interval_s.is_some() || error.is_passing();
+            looked.due_ms = is_worth_it.then_some(match error.is_passing() {
                 true => LOOK_AGAIN_MS,
                 false => TOKENIZER_AGAIN_MS,
             });
@@ -288,36 +190,7 @@ async fn find(
             (row.place.clone(), known)
         })
         .collect();
-    Ok(find_all(origin, &known, &rules(source, run)).await?)
-}
-
-/// The same of a source of which `known` came in.
-///
-/// # Errors
-/// As [`Origin::list`].
-pub(crate) async fn find_all(
-    origin: &Origin,
-    known: &HashMap<String, Known>,
-    rules: &Rules<'_>,
-) -> Result<Vec<Planned>, SourceError> {
-    let version = |(place, known): (&String, &Known)| (place.clone(), known.version.clone());
-    let versions = known.iter().map(version).collect();
-    let wanted = Wanted {
-        known: &versions,
-        names: &|names| wanted(names, rules),
-    };
-    Ok(plan(origin.list(wanted).await?, known, rules))
-}
-
-/// How the places of a source become steps of its run.
-pub(crate) fn rules<'a>(source: &'a SourceRow, run: &RunRow) -> Rules<'a> {
-    let how = &source.definition;
-    Rules {
-        mapping: &how.mapping,
-        run_tokens_per_step: run.attributes.tokens_per_step,
-        marker: how.marker.as_deref(),
-        keep_optimizer: how.keep_optimizer,
-    }
+    Ok(source::find_checkpoints(origin, source, run, &known).await?)
 }
 
 async fn forget_gone(claim: &Claim, rows: &HashMap<String, StepRow>, planned: &[Planned]) -> Result<(), IngestError> {
