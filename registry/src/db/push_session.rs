@@ -120,6 +120,22 @@ pub(crate) async fn find_named(
     query.one(conn).await?.map(session_row).transpose()
 }
 
+/// The newest session of that name for the step, whatever became of it.
+pub(crate) async fn newest_named(
+    conn: &impl ConnectionTrait,
+    run_id: i64,
+    step: u64,
+    name: &str,
+) -> Result<Option<SessionRow>, DbErr> {
+    let query = push_session::Entity::find()
+        .filter(push_session::Column::RunId.eq(run_id))
+        .filter(push_session::Column::Step.eq(super::signed(step)))
+        .filter(push_session::Column::SessionName.eq(name))
+        .order_by_desc(push_session::Column::CreatedAtMs)
+        .order_by_desc(push_session::Column::Id);
+    query.one(conn).await?.map(session_row).transpose()
+}
+
 /// The session that fills a revision.
 pub(crate) async fn of_revision(conn: &impl ConnectionTrait, revision_id: i64) -> Result<Option<SessionRow>, DbErr> {
     let query = push_session::Entity::find().filter(push_session::Column::RevisionId.eq(revision_id));

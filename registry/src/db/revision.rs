@@ -12,8 +12,9 @@ use sea_orm::{
 
 use super::entity::revision;
 
-/// What the metadata of a revision that came of a source say: its name, and the place in it.
+/// What the metadata of a revision that came of a source say: its name, a digest of where it is, and the place in it.
 pub(crate) const SOURCE: &str = "source";
+pub(crate) const SOURCE_LOCATION: &str = "source_location";
 pub(crate) const SOURCE_PLACE: &str = "source_place";
 
 /// A revision as the services see it.
@@ -43,15 +44,16 @@ pub(crate) struct RevisionRow {
 
 impl RevisionRow {
     /// Whether it may take the place of what its step holds with other bytes: where its push said so, and where both came of
-    /// one place of one source.
+    /// one place of one source, the later one of the two.
     pub(crate) fn may_replace(&self, current: &Self) -> bool {
-        self.replace || current.came_of(self.metadata.get(SOURCE), self.metadata.get(SOURCE_PLACE))
+        self.replace || (current.came_of(&self.metadata) && current.id < self.id)
     }
 
-    /// Whether it came of this place of this source.
-    pub(crate) fn came_of(&self, source: Option<&String>, place: Option<&String>) -> bool {
-        let (own_source, own_place) = (self.metadata.get(SOURCE), self.metadata.get(SOURCE_PLACE));
-        own_source.is_some() && own_place.is_some() && own_source == source && own_place == place
+    /// Whether it came of the place of a source that these metadata tell.
+    pub(crate) fn came_of(&self, metadata: &BTreeMap<String, String>) -> bool {
+        [SOURCE, SOURCE_LOCATION, SOURCE_PLACE]
+            .iter()
+            .all(|key| self.metadata.contains_key(*key) && self.metadata.get(*key) == metadata.get(*key))
     }
 }
 

@@ -115,13 +115,20 @@ pub(crate) async fn set_state(conn: &impl ConnectionTrait, id: i64, state: Sourc
     Ok(())
 }
 
-/// Lets a source that is not paused be looked at at `at_ms`, unless it is sooner.
+/// Lets a source that is not paused be looked at at `at_ms`, unless a look begins sooner than that.
 pub(crate) async fn hear(conn: &impl ConnectionTrait, id: i64, at_ms: i64) -> Result<(), DbErr> {
+    let now = super::now_ms(conn).await?;
+    // One that is due already is looked at by now, else `at_ms` is no later.
+    let is_later = Condition::any()
+        .add(source::Column::NextSyncAtMs.is_null())
+        .add(source::Column::NextSyncAtMs.gt(at_ms))
+        .add(source::Column::NextSyncAtMs.lte(now));
     let update = source::Entity::update_many()
         .col_expr(source::Column::State, Expr::value(SourceState::Active.as_str()))
         .col_expr(source::Column::NextSyncAtMs, Expr::value(at_ms))
         .filter(source::Column::Id.eq(id))
-        .filter(source::Column::State.ne(SourceState::Paused.as_str()));
+        .filter(source::Column::State.ne(SourceState::Paused.as_str()))
+        .filter(is_later);
     update.exec(conn).await.map(drop)
 }
 
@@ -214,7 +221,11 @@ pub(crate) async fn end(
         .col_expr(source::Column::State, Expr::value(after.as_str()))
         .filter(is_active())
         .filter(source::Column::NextSyncAtMs.eq(row.next_sync_at_ms));
-    next.exec(conn).await.map(drop)
+    if next.exec(conn).await?.rows_affected == 0 {
+        // What this look wrote down of its failures was before the wish.
+        super::source_step::forget_failures(conn, row.id).await?;
+    }
+    Ok(())
 }
 
 /// Ends a claim, unless it is another's by now.

@@ -61,6 +61,7 @@ pub(crate) async fn take_tokenizer(claim: &Claim, run: &RunRow, origin: &Origin)
         rows.insert(name.clone(), content::put_content(app, bytes).await?);
     }
     let digests = rows.iter().map(|(name, row)| (name.clone(), row.digest)).collect();
+    claim.renew().await?;
     tokenizer::make_default(app, run, digests, rows.values(), true).await?;
     let size_bytes = files.values().map(|object| object.size_bytes).sum();
     let row = StepRow {

@@ -51,6 +51,9 @@ pub(crate) enum IngestError {
     /// What was read is not what it should be.
     #[error("{0}")]
     Wrong(String),
+    /// It goes on at the next look.
+    #[error("other sources have their turn, then it goes on")]
+    Later,
     /// The source is another server's by now, or paused, or removed, or its run was deleted: nothing more is done.
     #[error("the source is not looked at here any more")]
     Lost,
@@ -60,8 +63,8 @@ impl IngestError {
     /// Whether it may go well a moment later although nobody changes the source.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Source(error) => matches!(error, SourceError::Unavailable { .. } | SourceError::Changed(_)),
-            Self::Waiting(_) | Self::Api(_) => true,
+            Self::Source(error) => error.is_passing(),
+            Self::Waiting(_) | Self::Api(_) | Self::Later => true,
             Self::Wrong(_) | Self::Lost => false,
         }
     }
@@ -69,7 +72,7 @@ impl IngestError {
     /// For how many milliseconds the place wants to be left alone.
     pub(crate) fn asked_ms(&self) -> i64 {
         match self {
-            Self::Source(SourceError::Unavailable { retry_after, .. }) => in_ms(retry_after.unwrap_or_default()),
+            Self::Source(error) => in_ms(error.asked()),
             _ => 0,
         }
     }

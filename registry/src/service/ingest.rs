@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::db;
 use crate::db::file::FileRow;
-use crate::db::revision::{SOURCE, SOURCE_PLACE};
+use crate::db::revision::{SOURCE, SOURCE_LOCATION, SOURCE_PLACE};
 use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::db::source_file::FileRead;
@@ -23,10 +23,11 @@ use crate::service::{commit, content, possession, push_session, shipped};
 use crate::source::plan::Planned;
 use crate::source::{Object, Origin};
 use fineline_api::error::ErrorCode;
-use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState};
+use fineline_api::{CheckpointFile, CreatePushSession, PushSession, PushSessionState, SourceLocation};
 use fineline_format::trainer_state::{self, TrainerState};
 use fineline_format::weights::{MAX_INDEX_BYTES, index_path, weight_files};
-use fineline_format::{Digest, FileEntry, Manifest};
+use fineline_format::{Digest, FileEntry, Hasher, Manifest};
+use tokio::time::Instant;
 
 /// Files up to this size come before the others: what an index names shows before a shard is read.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -52,17 +53,35 @@ pub(crate) struct Brought {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Fetches a checkpoint and commits it. A step that is there with other bytes is replaced only where they came of the same
+/// What was committed of a checkpoint before, when it is not known what became of it.
+///
+/// # Errors
+/// Of the database.
+pub(crate) async fn pushed(claim: &Claim, run: &RunRow, planned: &Planned) -> Result<Option<Pushed>, IngestError> {
+    let name = session_name(&claim.source, planned);
+    let step = planned.step.unwrap_or_default();
+    let session = db::push_session::newest_named(claim.app.db.reader(), run.id, step, &name).await?;
+    let Some(session) = session.filter(|session| session.state != PushSessionState::Open) else {
+        return Ok(None);
+    };
+    Ok(Some(Pushed {
+        session: push_session::describe(&claim.app, run, session).await?,
+        warnings: Vec::new(),
+    }))
+}
+
+/// Fetches a checkpoint and commits it; after `deadline` no further large file is begun. A step that is there with other bytes is replaced only where they came of the same
 /// place.
 ///
 /// # Errors
 /// [`IngestError::Waiting`] when its index names what is not there, [`IngestError::Wrong`] when the step holds what did not
-/// come from here.
+/// come from here, [`IngestError::Later`] after the deadline.
 pub(crate) async fn push(
     claim: &Claim,
     run: &RunRow,
     origin: &Arc<Origin>,
     planned: &Planned,
+    deadline: Instant,
 ) -> Result<Pushed, IngestError> {
     let Claim { app, source, .. } = claim;
     check_free(app, source, run, planned).await?;
@@ -79,13 +98,17 @@ pub(crate) async fn push(
         place: planned.place.clone(),
         caller,
     };
-    match fill(app, &to, run, origin, planned, &mut new).await {
-        Ok(manifest) => {
-            claim.renew().await?;
-            fail_point!("ingest.before_commit");
-            let session = commit::commit(app, &to.caller, run, to.session, manifest).await?;
-            Ok(Pushed { session, warnings })
+    let committed = async {
+        let manifest = fill(app, &to, run, origin, planned, &mut new, deadline).await?;
+        claim.renew().await?;
+        fail_point!("ingest.before_commit");
+        match commit::commit(app, &to.caller, run, to.session, manifest).await {
+            Err(error) if error.code() == ErrorCode::StepExists => Err(taken(run, planned)),
+            committed => Ok(committed?),
         }
+    };
+    match committed.await {
+        Ok(session) => Ok(Pushed { session, warnings }),
         Err(error @ (IngestError::Waiting(_) | IngestError::Wrong(_))) => {
             give_up(app, run, &session).await;
             Err(error)
@@ -129,7 +152,7 @@ async fn check_free(app: &App, source: &SourceRow, run: &RunRow, planned: &Plann
     let Some(current) = db::revision::current(app.db.reader(), run.id, step).await? else {
         return Ok(());
     };
-    if current.came_of(Some(&source.definition.name), Some(&planned.place)) {
+    if current.came_of(&origin_of(source, planned)) {
         return Ok(());
     }
     let held = possession::manifest(app, &current).await?;
@@ -141,11 +164,40 @@ async fn check_free(app: &App, source: &SourceRow, run: &RunRow, planned: &Plann
     if held.files().len() == planned.files.len() && planned.files.iter().all(is_held) {
         return Ok(());
     }
-    Err(IngestError::Wrong(format!(
-        "step {step} of run `{}` holds other bytes, which did not come from here: delete the step to take these, or leave \
-         `{}` out with `--select`",
-        run.name, planned.name
-    )))
+    Err(taken(run, planned))
+}
+
+fn taken(run: &RunRow, planned: &Planned) -> IngestError {
+    let (step, run, name) = (planned.step.unwrap_or_default(), &run.name, &planned.name);
+    IngestError::Wrong(format!(
+        "step {step} of run `{run}` holds other bytes, which did not come from here: delete the step to take these, or leave \
+         `{name}` out with `--select`"
+    ))
+}
+
+/// Where a checkpoint comes from, as its revision's metadata say it. The place of a Hub names the repository.
+fn origin_of(source: &SourceRow, planned: &Planned) -> BTreeMap<String, String> {
+    let server = match &source.definition.location {
+        SourceLocation::Hub { endpoint, .. } => endpoint.clone().unwrap_or_default(),
+        location => serde_json::to_string(location).unwrap_or_default(),
+    };
+    BTreeMap::from([
+        (SOURCE.to_owned(), source.definition.name.clone()),
+        // By digest: whoever reads the run need not know the server's folders.
+        (SOURCE_LOCATION.to_owned(), Digest::of(server.as_bytes()).to_hex()),
+        (SOURCE_PLACE.to_owned(), planned.place.clone()),
+    ])
+}
+
+/// What a checkpoint's session is called: the same whoever brings the same files of the same place.
+fn session_name(source: &SourceRow, planned: &Planned) -> String {
+    let mut hasher = Hasher::new();
+    for (_, part) in origin_of(source, planned) {
+        hasher.update(part.as_bytes());
+        hasher.update(b"\0");
+    }
+    hasher.update(planned.fingerprint().as_bytes());
+    format!("source-{}", &hasher.finish().to_hex()[..NAME_HEX])
 }
 
 /// What a checkpoint's session is opened with, and what looks wrong of it.
@@ -156,7 +208,6 @@ async fn new_session(
     planned: &Planned,
 ) -> Result<(CreatePushSession, Vec<String>), IngestError> {
     let step = planned.step.unwrap_or_default();
-    let fingerprint = planned.fingerprint().to_hex();
     let mut warnings = Vec::new();
     let label = planned.name.trim_end_matches('/').to_owned();
     let mut label = Some(label).filter(|label| push_session::check_label(label, step).is_ok());
@@ -166,16 +217,14 @@ async fn new_session(
         warnings.push(format!("label `{name}` is step {other} already: this step has none"));
         label = None;
     }
+    let mut metadata = origin_of(source, planned);
+    metadata.insert("source_version".to_owned(), planned.version.clone());
     let new = CreatePushSession {
         step,
         label,
         tokens: planned.tokens,
-        metadata: BTreeMap::from([
-            (SOURCE.to_owned(), source.definition.name.clone()),
-            (SOURCE_PLACE.to_owned(), planned.place.clone()),
-            ("source_version".to_owned(), planned.version.clone()),
-        ]),
-        session_name: Some(format!("source-{}", &fingerprint[..NAME_HEX])),
+        metadata,
+        session_name: Some(session_name(source, planned)),
         ..CreatePushSession::default()
     };
     Ok((new, warnings))
@@ -189,6 +238,7 @@ async fn fill(
     origin: &Arc<Origin>,
     planned: &Planned,
     new: &mut CreatePushSession,
+    deadline: Instant,
 ) -> Result<Digest, IngestError> {
     let (small, large): (Vec<&Object>, Vec<&Object>) =
         planned.files.iter().partition(|file| file.size_bytes <= SMALL_BYTES);
@@ -204,6 +254,10 @@ async fn fill(
     push_session::create(app, run, new.clone()).await?;
     for object in large {
         read.insert(object.path.clone(), take(app, to, run, origin, object).await?);
+        // Behind a file and not before it: each look brings one more.
+        if read.len() < planned.files.len() && Instant::now() >= deadline {
+            return Err(IngestError::Later);
+        }
     }
     let entry = |(path, read): (&String, &FileRead)| FileEntry {
         path: path.clone(),

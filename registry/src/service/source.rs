@@ -238,7 +238,8 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
         let mut step = source_step::show(app, &row, run, &one).await?;
         (step.state, step.message) = match one.verdict {
             Verdict::Whole | Verdict::Unchanged => (SourceStepState::New, None),
-            Verdict::Waiting(why) | Verdict::Unlisted { why, .. } => (SourceStepState::Waiting, Some(why)),
+            Verdict::Waiting(why) => (SourceStepState::Waiting, Some(why)),
+            Verdict::Unlisted(problem) => (SourceStepState::Waiting, Some(problem.to_string())),
             Verdict::Failed(why) => (SourceStepState::Failed, Some(why)),
             Verdict::Ignored(why) => (SourceStepState::Ignored, Some(why)),
         };

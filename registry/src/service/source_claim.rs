@@ -1,6 +1,6 @@
 //! Claims of sources: a lease, so that any replica can go on where another stopped.
 //!
-//! **Invariant:** what is known of a source and its checkpoints is written only under a live claim; a claim is one look's.
+//! **Invariant:** how far a source and its checkpoints are is written only under a live claim; a claim is one look's.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use fineline_api::source::{DEFAULT_SETTLE_S, SourceStepState};
 use fineline_api::{PushSessionState, SourceStep};
 use fineline_format::Digest;
 use metrics::counter;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -22,8 +22,8 @@ use crate::error::ApiResult;
 use crate::service::fetch::{IngestError, may_name};
 use crate::service::ingest::{self, Brought};
 use crate::service::source_claim::Claim;
-use crate::source::Origin;
 use crate::source::plan::{Planned, Verdict};
+use crate::source::{Origin, SourceError};
 
 /// A checkpoint that failed is tried again after this, doubled each time, up to the longest; one of a source that is looked
 /// at once so many times.
@@ -59,7 +59,9 @@ impl<'a> Arrivals<'a> {
             let row = match (before.get(&one.place), &one.verdict) {
                 (Some(before), Verdict::Unchanged) => before.clone(),
                 // What it is now can't be told: what is known of it stays.
-                (Some(before), Verdict::Unlisted { .. }) if before.shown.state == SourceStepState::Ready => {
+                (Some(before), Verdict::Unlisted(_))
+                    if before.n_failures > 0 || before.shown.state == SourceStepState::Ready =>
+                {
                     before.clone()
                 }
                 (before, _) => {
@@ -143,9 +145,15 @@ fn settle_of(source: &SourceRow, before: Option<&StepRow>, same: Option<&StepRow
 
 /// What is written down of a place: `shown` with its state, and since when it is so.
 fn row_of(source: &SourceRow, before: Option<&StepRow>, one: &Planned, mut shown: SourceStep, now: i64) -> StepRow {
-    if let (Verdict::Unlisted { why, .. }, Some(before)) = (&one.verdict, before) {
+    let is_over = |since_ms| is_once(source) && gives_up_at(source, since_ms) <= now;
+    let unlisted = |problem: &SourceError, since_ms| match !problem.is_passing() && is_over(since_ms) {
+        true => (SourceStepState::Failed, Some(problem.to_string())),
+        false => (SourceStepState::Waiting, Some(problem.to_string())),
+    };
+    // Nothing is known of its files: those of the last look are compared with at the next one.
+    if let (Verdict::Unlisted(problem), Some(before)) = (&one.verdict, before) {
         let mut row = before.clone();
-        (row.shown.state, row.shown.message) = (SourceStepState::Waiting, Some(why.clone()));
+        (row.shown.state, row.shown.message) = unlisted(problem, row.since_ms);
         return row;
     }
     let fingerprint = one.fingerprint();
@@ -168,10 +176,9 @@ fn row_of(source: &SourceRow, before: Option<&StepRow>, one: &Planned, mut shown
         },
         Verdict::Unchanged => (SourceStepState::Ready, None),
         // Nobody looks again at a source that is looked at once.
-        Verdict::Waiting(why) if is_once(source) && gives_up_at(source, since_ms) <= now => {
-            (SourceStepState::Failed, Some(why.clone()))
-        }
-        Verdict::Waiting(why) | Verdict::Unlisted { why, .. } => (SourceStepState::Waiting, Some(why.clone())),
+        Verdict::Waiting(why) if is_over(since_ms) => (SourceStepState::Failed, Some(why.clone())),
+        Verdict::Waiting(why) => (SourceStepState::Waiting, Some(why.clone())),
+        Verdict::Unlisted(problem) => unlisted(problem, since_ms),
         Verdict::Failed(why) => (SourceStepState::Failed, Some(why.clone())),
         Verdict::Ignored(why) => (SourceStepState::Ignored, Some(why.clone())),
     };
@@ -216,7 +223,11 @@ fn due_ms(source: &SourceRow, one: &Planned, row: &StepRow) -> Option<i64> {
             let settled_ms = row.since_ms.saturating_add(row.settle_ms);
             Some(settled_ms.max(row.retry_at_ms.unwrap_or(0)))
         }
-        Verdict::Waiting(_) if is_once(source) && row.shown.state == SourceStepState::Waiting => {
+        // What can't be told in passing is looked at again sooner.
+        Verdict::Unlisted(problem) if problem.is_passing() => None,
+        Verdict::Waiting(_) | Verdict::Unlisted(_)
+            if is_once(source) && row.shown.state == SourceStepState::Waiting =>
+        {
             Some(gives_up_at(source, row.since_ms))
         }
         _ => None,
@@ -276,10 +287,14 @@ async fn attempt(
         (row.shown.state, row.shown.message) = (SourceStepState::Fetching, None);
         put(claim, row).await?;
     }
-    let Ok(pushed) = timeout_at(deadline, ingest::push(claim, run, origin, one)).await else {
-        row.shown.message = Some("other sources have their turn, then it goes on".to_owned());
-        put(claim, row).await?;
-        return Ok(0);
+    let was_committed = row.shown.state == SourceStepState::Verifying;
+    let pushed = match was_committed {
+        true => ingest::pushed(claim, run, one).await?,
+        false => None,
+    };
+    let pushed = match pushed {
+        Some(pushed) => Ok(pushed),
+        None => ingest::push(claim, run, origin, one, deadline).await,
     };
     let brought = match pushed {
         Ok(pushed) => {
@@ -297,6 +312,7 @@ async fn attempt(
         Ok(Some(brought)) => arrived(row, one, brought),
         Ok(None) => row.retry_at_ms = Some(now + VERIFYING_AGAIN_MS),
         Err(error @ IngestError::Lost) => return Err(error),
+        Err(later @ IngestError::Later) => row.shown.message = Some(later.to_string()),
         Err(error) => {
             tracing::warn!(source = source.definition.name, place = one.place, %error, "a checkpoint does not come in");
             asked = error.asked_ms();
@@ -341,7 +357,6 @@ fn fail(row: &mut StepRow, is_once: bool, error: &IngestError, now: i64) {
 mod tests {
     use super::*;
     use crate::error::ApiError;
-    use crate::source::SourceError;
 
     fn source(interval_s: Option<u64>) -> SourceRow {
         let mut row = db::source::folder();
@@ -406,6 +421,12 @@ mod tests {
         assert_eq!(due(&row, &changed), Some(102_000));
         let row = looked(&watched, Some(&row), &changed, 3000);
         assert_eq!(due(&row, &changed), Some(102_000), "it goes on to settle");
+        // A list that failed does not make the marker a new one.
+        let mut unlisted = planned(Verdict::Unlisted(SourceError::NotFound("x".to_owned())), "b", None);
+        unlisted.files.clear();
+        let row = looked(&watched, Some(&row), &unlisted, 3500);
+        let row = looked(&watched, Some(&row), &changed, 3600);
+        assert_eq!(due(&row, &changed), Some(102_000));
         // The marker is written anew.
         let marked = whole("b", "2");
         let row = looked(&watched, Some(&row), &marked, 4000);
@@ -427,14 +448,11 @@ mod tests {
             (SourceStepState::Failed, None)
         );
         // Nor does what can't be told for now change what is known.
-        let unlisted = planned(
-            Verdict::Unlisted {
-                why: "429".to_owned(),
-                asked: None,
-            },
-            "",
-            None,
-        );
+        let passing = SourceError::Unavailable {
+            message: "429".to_owned(),
+            retry_after: None,
+        };
+        let unlisted = planned(Verdict::Unlisted(passing), "", None);
         let later = looked(&once, Some(&row), &unlisted, 200_000);
         assert_eq!(
             (later.shown.state, later.fingerprint),

@@ -32,8 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Sources that are looked at at the same time.
 const MAX_SOURCES: usize = 2;
 
-/// A look ends after this, in the middle of a checkpoint too, which the next one goes on with: other sources that are due
-/// have their turn.
+/// A look ends after this, with the file that it reads, in the middle of a checkpoint too, which the next one goes on with:
+/// other sources that are due have their turn.
 const LONGEST_LOOK: Duration = Duration::from_secs(10 * 60);
 
 /// A look that failed in passing is repeated after this at the latest; the reads themselves were repeated within it.
@@ -140,13 +140,14 @@ async fn look(claim: &Claim) -> Result<Looked, IngestError> {
     // Tokenizers come later than weights now and then: the steps do not wait for one.
     match borrowed::take_tokenizer(claim, &run, &origin).await {
         Ok(()) => {}
-        Err(error @ (IngestError::Api(_) | IngestError::Lost)) => return Err(error),
+        Err(error @ IngestError::Lost) => return Err(error),
         Err(error) => {
             let is_worth_it = source.definition.interval_s.is_some() || error.is_passing();
             looked.due_ms = is_worth_it.then_some(match error.is_passing() {
                 true => LOOK_AGAIN_MS,
                 false => TOKENIZER_AGAIN_MS,
             });
+            looked.asked_ms = error.asked_ms();
             looked.error = Some(format!("its tokenizer does not come: {error}"));
         }
     }
@@ -155,12 +156,12 @@ async fn look(claim: &Claim) -> Result<Looked, IngestError> {
     let planned = find(&run, source, &origin, &rows).await?;
     forget_gone(claim, &rows, &planned).await?;
     let unlisted = planned.iter().filter_map(|one| match &one.verdict {
-        Verdict::Unlisted { asked, .. } => Some(in_ms(asked.unwrap_or_default())),
+        Verdict::Unlisted(problem) if problem.is_passing() => Some(in_ms(problem.asked())),
         _ => None,
     });
     if let Some(asked_ms) = unlisted.max() {
         looked.due_ms = Some(LOOK_AGAIN_MS);
-        looked.asked_ms = asked_ms;
+        looked.asked_ms = looked.asked_ms.max(asked_ms);
     }
     let mut arrivals = Arrivals::record(claim, &run, &origin, &rows, planned).await?;
     looked.asked_ms = looked.asked_ms.max(arrivals.bring(deadline).await?);

@@ -207,7 +207,9 @@ impl Hub {
             .collect();
         let looked: Vec<_> = futures::stream::iter(looks).buffered(N_AT_ONCE).collect().await;
         let is_whole = |error: &SourceError| matches!(error, SourceError::Refused(_) | SourceError::Unavailable { .. });
-        let is_any_there = looked.iter().any(|(_, place)| place.is_ok());
+        // Of what is not wanted nothing was asked.
+        let is_there = |place: &Place| place.objects.is_some() || wanted.known.get(&place.at) == Some(&place.version);
+        let is_any_there = looked.iter().any(|(_, place)| place.as_ref().is_ok_and(is_there));
         let mut places = Vec::with_capacity(looked.len());
         for (found, place) in looked {
             match place {

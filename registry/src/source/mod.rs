@@ -71,6 +71,19 @@ pub(crate) enum SourceError {
 }
 
 impl SourceError {
+    /// Whether it may go well a moment later although nobody changes the source.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Changed(_))
+    }
+
+    /// How long the server wants to be left alone.
+    pub(crate) fn asked(&self) -> Duration {
+        match self {
+            Self::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn unavailable(message: String) -> Self {
         Self::Unavailable {
             message,

@@ -4,7 +4,6 @@
 //! **Invariant:** a place whose step is not sure, or is another place's too, brings nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use fineline_api::StepMapping;
 use fineline_format::step_name::{self, InferredStep, RoundedTokens, StepName, StepTemplate};
@@ -64,13 +63,8 @@ pub(crate) enum Verdict {
     Unchanged,
     /// Something is missing that may still come.
     Waiting(String),
-    /// What it is can't be told for now.
-    Unlisted {
-        /// Why.
-        why: String,
-        /// How long its server wants to be left alone.
-        asked: Option<Duration>,
-    },
+    /// What it is can't be told, for now or until somebody changes it.
+    Unlisted(SourceError),
     /// It can't come in.
     Failed(String),
     /// It is no step of this run.
@@ -186,13 +180,7 @@ fn plan_one(
     // It may be another the next time: a server that is busy, a repository that comes.
     if let Some(problem) = place.problem {
         if planned.step.is_some() {
-            planned.verdict = match problem {
-                SourceError::Unavailable { message, retry_after } => Verdict::Unlisted {
-                    why: message,
-                    asked: retry_after,
-                },
-                problem => Verdict::Waiting(problem.to_string()),
-            };
+            planned.verdict = Verdict::Unlisted(problem);
         }
         return planned;
     }
@@ -386,7 +374,7 @@ fn refuse_shared_steps(planned: &mut [Planned]) {
     for (step, shared) in by_step.into_iter().filter(|(_, shared)| shared.len() > 1) {
         for &at in &shared {
             // What came in stays what it is; what came later is refused.
-            if matches!(planned[at].verdict, Verdict::Unchanged | Verdict::Unlisted { .. }) {
+            if matches!(planned[at].verdict, Verdict::Unchanged | Verdict::Unlisted(_)) {
                 continue;
             }
             let other = shared.iter().find(|&&other| other != at).copied().unwrap_or(at);

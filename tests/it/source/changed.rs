@@ -45,6 +45,24 @@ async fn a_source_that_is_made_again_goes_on_with_its_steps() {
 }
 
 #[tokio::test]
+async fn another_source_of_the_same_name_does_not_own_the_steps() {
+    let (server, root) = serve_root().await;
+    let run = server.run("lab/run").await;
+    checkpoint(root.path(), "a/step-5", 1000, 1);
+    checkpoint(root.path(), "b/step-5", 1000, 2);
+    let at = |folder: &str| CreateSource {
+        interval_s: Some(3600),
+        ..folder_source("s", &run, &root.path().join(folder))
+    };
+    server.admin.create_source(&at("a")).await.unwrap();
+    let first = the_step(&server.admin, |step| step.state == SourceStepState::Ready).await;
+    server.admin.delete_source("s").await.unwrap();
+    server.admin.create_source(&at("b")).await.unwrap();
+    the_step(&server.admin, |step| step.state == SourceStepState::Failed).await;
+    assert_eq!(step_of(&server.admin, &run, 5).await.unwrap().digest, first.checkpoint);
+}
+
+#[tokio::test]
 async fn what_somebody_puts_in_place_of_a_step_stays_when_the_source_changes() {
     let (server, root) = serve_root().await;
     let run = server.run("lab/run").await;
@@ -67,7 +85,10 @@ async fn what_somebody_puts_in_place_of_a_step_stays_when_the_source_changes() {
     checkpoint(root.path(), "step-5", 1000, 2);
     server.admin.sync_source("s").await.unwrap();
     let step = the_step(&server.admin, |step| step.state == SourceStepState::Failed).await;
-    assert!(step.message.as_ref().unwrap().contains("holds other bytes"), "{step:?}");
+    assert!(
+        step.message.as_ref().unwrap().contains("did not come from here"),
+        "{step:?}"
+    );
     assert_eq!(step_of(&server.admin, &run, 5).await.unwrap().digest, Some(theirs));
 }
 

@@ -187,6 +187,14 @@ async fn what_is_not_wanted_is_told_and_not_listed() {
     );
     assert_eq!(places["lab/m@exp/x"].objects, Some(Vec::new()));
     assert_eq!(targets(&server).len(), 2, "{:?}", targets(&server));
+
+    // Where what is wanted is refused for all, the server is what is wrong.
+    let no_tree = Server::start(|asked| match asked.target.as_str() {
+        "/api/models/lab/m/refs" => Answer::new(200, refs(&[("main", "a"), ("exp/x", "c")], &[])),
+        _ => Answer::new(451, ""),
+    })
+    .await;
+    assert!(is_refused(open(&no_tree, &["lab/m"], None).list(wanted).await));
 }
 
 #[tokio::test]

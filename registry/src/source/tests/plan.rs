@@ -92,21 +92,12 @@ fn only_names_that_become_steps_are_wanted() {
 }
 
 #[test]
-fn what_is_wrong_in_passing_is_not_what_a_place_waits_for() {
-    let unlisted = |problem| {
-        let mut unlisted = place("step-1", &[]);
-        (unlisted.objects, unlisted.problem) = (None, Some(problem));
-        planned(vec![unlisted], &StepMapping::default()).remove(0).verdict
-    };
-    let passing = SourceError::Unavailable {
-        message: "429".to_owned(),
-        retry_after: None,
-    };
-    assert!(matches!(unlisted(passing), Verdict::Unlisted { .. }));
-    assert!(matches!(
-        unlisted(SourceError::NotFound("gone".to_owned())),
-        Verdict::Waiting(_)
-    ));
+fn what_can_not_be_listed_is_not_what_is_missing() {
+    let problem = SourceError::NotFound("gone".to_owned());
+    let mut unlisted = place("step-1", &[]);
+    (unlisted.objects, unlisted.problem) = (None, Some(problem.clone()));
+    let planned = planned(vec![unlisted], &StepMapping::default());
+    assert_eq!(planned[0].verdict, Verdict::Unlisted(problem));
 }
 
 #[test]
