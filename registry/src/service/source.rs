@@ -24,6 +24,9 @@ use crate::source::{Origin, SourceError, Wanted};
 /// What variables of the environment begin with that a source may name: no other is anybody's to send away.
 const SECRET_VARIABLE: &str = "FINELINE_SOURCE_SECRET";
 
+/// What is told of a source that brings nothing: often its place is misspelled.
+pub(crate) const NOTHING: &str = "there is nothing at this place that is selected";
+
 /// The shortest secret of a webhook.
 const MIN_WEBHOOK_SECRET_BYTES: usize = 16;
 
@@ -231,7 +234,7 @@ pub(crate) async fn preview(app: &App, run: &RunRow, new: CreateSource) -> ApiRe
     }
     let planned = find_checkpoints(&origin, &row, run, &HashMap::new()).await?;
     if planned.is_empty() {
-        warnings.push("there is nothing at this place that is selected".to_owned());
+        warnings.push(NOTHING.to_owned());
     }
     let mut steps = Vec::new();
     for one in planned {

@@ -154,6 +154,9 @@ async fn look(claim: &Claim) -> Result<Looked, IngestError> {
     let rows = db::source_step::list(app.db.reader(), source.id).await?;
     let rows: HashMap<String, StepRow> = rows.into_iter().map(|row| (row.place.clone(), row)).collect();
     let planned = find(&run, source, &origin, &rows).await?;
+    if planned.is_empty() && source.definition.interval_s.is_none() {
+        looked.error.get_or_insert_with(|| source::NOTHING.to_owned());
+    }
     forget_gone(claim, &rows, &planned).await?;
     let unlisted = planned.iter().filter_map(|one| match &one.verdict {
         Verdict::Unlisted(problem) if problem.is_passing() => Some(in_ms(problem.asked())),

@@ -34,10 +34,12 @@ impl Folder {
             let message = "the server opens none of its folders to sources: start it with --source-root FOLDER";
             return Err(SourceError::Refused(message.to_owned()));
         }
-        Ok(Self {
-            path: plain(path)?,
-            roots: Roots(roots.to_vec()),
-        })
+        let (path, roots) = (plain(path)?, Roots(roots.to_vec()));
+        // One that is not there yet may come.
+        match roots.real().resolve(&path) {
+            Err(error @ SourceError::Refused(_)) => Err(error),
+            _ => Ok(Self { path, roots }),
+        }
     }
 
     pub(super) async fn list(&self) -> Result<Vec<Place>, SourceError> {

@@ -56,6 +56,10 @@ async fn a_place_that_may_not_be_reached_is_refused_with_the_option_that_allows_
         let error = server.admin.preview_source(&new).await.unwrap_err();
         let told = format!("{error} {:?}", error.hint());
         assert!(told.contains(word), "{:?}: {told}", new.location);
+        // What a name resolves to is known only when it is reached.
+        if matches!(new.location, SourceLocation::Folder { .. }) {
+            assert!(server.admin.create_source(&new).await.is_err(), "{:?}", new.location);
+        }
     }
 }
 

@@ -232,3 +232,16 @@ async fn a_tokenizer_that_is_not_there_is_told_and_the_steps_come() {
     assert_eq!(source.n_steps[&SourceStepState::Ready], 1, "a tokenizer is no step");
     assert_eq!(steps.len(), 2);
 }
+
+#[tokio::test]
+async fn a_place_without_checkpoints_says_so_to_whoever_looks_once() {
+    let (server, root) = serve_root().await;
+    let run = server.run("lab/run").await;
+    server
+        .admin
+        .create_source(&folder_source("s", &run, root.path()))
+        .await
+        .unwrap();
+    let (source, steps) = looked_at(&server.admin, "s").await;
+    assert!(steps.is_empty() && source.error.unwrap().contains("nothing at this place"));
+}
