@@ -86,7 +86,7 @@ pub(crate) async fn push(
     let Claim { app, source, .. } = claim;
     check_free(app, source, run, planned).await?;
     let caller = Caller::of_source(&run.name, source.created_at_ms);
-    let (mut new, warnings) = new_session(app, source, run, planned).await?;
+    let (mut new, mut warnings) = new_session(app, source, run, planned).await?;
     let session = push_session::create(app, run, new.clone()).await?;
     if session.state != PushSessionState::Open {
         return Ok(Pushed { session, warnings });
@@ -99,7 +99,8 @@ pub(crate) async fn push(
         caller,
     };
     let committed = async {
-        let manifest = fill(app, &to, run, origin, planned, &mut new, deadline).await?;
+        let (manifest, disagrees) = fill(app, &to, run, origin, planned, &mut new, deadline).await?;
+        warnings.extend(disagrees);
         claim.renew().await?;
         fail_point!("ingest.before_commit");
         match commit::commit(app, &to.caller, run, to.session, manifest).await {
@@ -230,7 +231,7 @@ async fn new_session(
     Ok((new, warnings))
 }
 
-/// Fetches the files of a checkpoint into its session; gives the manifest that they make.
+/// Fetches the files of a checkpoint into its session; gives the manifest that they make, and how they disagree with its name.
 async fn fill(
     app: &App,
     to: &Destination,
@@ -239,7 +240,7 @@ async fn fill(
     planned: &Planned,
     new: &mut CreatePushSession,
     deadline: Instant,
-) -> Result<Digest, IngestError> {
+) -> Result<(Digest, Option<String>), IngestError> {
     let (small, large): (Vec<&Object>, Vec<&Object>) =
         planned.files.iter().partition(|file| file.size_bytes <= SMALL_BYTES);
     let mut read = BTreeMap::new();
@@ -250,6 +251,11 @@ async fn fill(
     let state = trainer_state(app, &read).await?;
     new.tokens = new.tokens.or(state.tokens);
     new.loss = state.loss;
+    let told = state.step.filter(|told| Some(*told) != planned.step);
+    let disagrees = told.map(|told| {
+        let step = planned.step.unwrap_or_default();
+        format!("`trainer_state.json` says step `{told}`, it comes in as step `{step}`")
+    });
     // Said again with what the files say.
     push_session::create(app, run, new.clone()).await?;
     for object in large {
@@ -266,7 +272,7 @@ async fn fill(
     };
     let manifest =
         Manifest::new(read.iter().map(entry).collect()).map_err(|error| IngestError::Wrong(error.to_string()))?;
-    Ok(manifest.digest())
+    Ok((manifest.digest(), disagrees))
 }
 
 /// Fetches a file and gives it to the session.

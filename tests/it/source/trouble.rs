@@ -245,3 +245,21 @@ async fn a_place_without_checkpoints_says_so_to_whoever_looks_once() {
     let (source, steps) = looked_at(&server.admin, "s").await;
     assert!(steps.is_empty() && source.error.unwrap().contains("nothing at this place"));
 }
+
+#[tokio::test]
+async fn a_name_that_its_trainer_contradicts_is_told() {
+    let (server, root) = serve_root().await;
+    let run = server.run("lab/run").await;
+    for (name, told) in [("step-5", 5), ("step-6", 7)] {
+        let dir = checkpoint(root.path(), name, 1000, told);
+        std::fs::write(dir.join("trainer_state.json"), format!(r#"{{"global_step": {told}}}"#)).unwrap();
+    }
+    server
+        .admin
+        .create_source(&folder_source("s", &run, root.path()))
+        .await
+        .unwrap();
+    let (_, steps) = looked_at(&server.admin, "s").await;
+    let told = |step: &SourceStep| step.warnings.iter().any(|warning| warning.contains("says step `7`"));
+    assert_eq!(steps.iter().map(told).collect::<Vec<_>>(), [false, true]);
+}
