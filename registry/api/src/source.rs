@@ -141,6 +141,26 @@ pub struct CreateSource {
     pub webhook_secret: Option<String>,
 }
 
+impl CreateSource {
+    /// A source that is looked at once, by the defaults of everything.
+    pub fn new(name: impl Into<String>, run: RunName, location: SourceLocation) -> Self {
+        Self {
+            name: name.into(),
+            run,
+            location,
+            mapping: StepMapping::default(),
+            interval_s: None,
+            settle_s: None,
+            marker: None,
+            keep_optimizer: false,
+            tokenizer: None,
+            secret: None,
+            secret_env: None,
+            webhook_secret: None,
+        }
+    }
+}
+
 impl std::fmt::Debug for CreateSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Without its secrets.

@@ -5,7 +5,7 @@ use fineline_format::Digest;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    QuerySelect, Select,
 };
 use uuid::Uuid;
 
@@ -103,6 +103,15 @@ pub(crate) async fn find_unfinished(
     query.one(conn).await?.map(session_row).transpose()
 }
 
+/// The sessions of that name for the step, the newest first.
+fn named(run_id: i64, step: u64, name: &str) -> Select<push_session::Entity> {
+    push_session::Entity::find()
+        .filter(push_session::Column::RunId.eq(run_id))
+        .filter(push_session::Column::Step.eq(super::signed(step)))
+        .filter(push_session::Column::SessionName.eq(name))
+        .order_by_desc(push_session::Column::Id)
+}
+
 /// The newest session of that name for the step that was not given up.
 pub(crate) async fn find_named(
     conn: &impl ConnectionTrait,
@@ -111,12 +120,8 @@ pub(crate) async fn find_named(
     name: &str,
 ) -> Result<Option<SessionRow>, DbErr> {
     use PushSessionState::{Committed, Open, Verifying};
-    let query = push_session::Entity::find()
-        .filter(push_session::Column::RunId.eq(run_id))
-        .filter(push_session::Column::Step.eq(super::signed(step)))
-        .filter(push_session::Column::SessionName.eq(name))
-        .filter(push_session::Column::State.is_in([Open, Verifying, Committed].map(PushSessionState::as_str)))
-        .order_by_desc(push_session::Column::Id);
+    let going_on = [Open, Verifying, Committed].map(PushSessionState::as_str);
+    let query = named(run_id, step, name).filter(push_session::Column::State.is_in(going_on));
     query.one(conn).await?.map(session_row).transpose()
 }
 
@@ -127,13 +132,7 @@ pub(crate) async fn newest_named(
     step: u64,
     name: &str,
 ) -> Result<Option<SessionRow>, DbErr> {
-    let query = push_session::Entity::find()
-        .filter(push_session::Column::RunId.eq(run_id))
-        .filter(push_session::Column::Step.eq(super::signed(step)))
-        .filter(push_session::Column::SessionName.eq(name))
-        .order_by_desc(push_session::Column::CreatedAtMs)
-        .order_by_desc(push_session::Column::Id);
-    query.one(conn).await?.map(session_row).transpose()
+    named(run_id, step, name).one(conn).await?.map(session_row).transpose()
 }
 
 /// The session that fills a revision.

@@ -468,3 +468,45 @@ pub(crate) async fn list(
         .limit(limit);
     query.all(conn).await?.into_iter().map(revision_row).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use fineline_api::run::RunAttributes;
+
+    use super::*;
+    use crate::db::{self, Db};
+    use crate::tests::fixture::database_of;
+
+    #[tokio::test]
+    async fn of_two_that_came_of_one_place_the_later_replaces_the_earlier() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
+        let txn = db::write_txn(&db).await.unwrap();
+        let (name, attributes) = ("lab/run".parse().unwrap(), RunAttributes::default());
+        let run = db::run::insert(&txn, &name, &attributes).await.unwrap().unwrap().id;
+        let pushed = async |place: Option<&str>, replace| {
+            let origin = |place: &str| {
+                let origin = [(SOURCE, "s"), (SOURCE_LOCATION, "l"), (SOURCE_PLACE, place)];
+                BTreeMap::from(origin.map(|(key, value)| (key.to_owned(), value.to_owned())))
+            };
+            let new = NewRevision {
+                run_id: run,
+                step: 1,
+                label: None,
+                tokens: None,
+                loss: None,
+                metadata: place.map(origin).unwrap_or_default(),
+                tags: Vec::new(),
+                replace,
+            };
+            insert(&txn, new).await.unwrap()
+        };
+        let (first, second) = (pushed(Some("a"), false).await, pushed(Some("a"), false).await);
+        let (other, plain) = (pushed(Some("b"), false).await, pushed(None, false).await);
+        assert!(second.may_replace(&first) && !first.may_replace(&second));
+        assert!(
+            !other.may_replace(&first) && !plain.may_replace(&first) && !pushed(None, false).await.may_replace(&plain)
+        );
+        assert!(pushed(None, true).await.may_replace(&first));
+    }
+}

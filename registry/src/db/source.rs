@@ -115,20 +115,13 @@ pub(crate) async fn set_state(conn: &impl ConnectionTrait, id: i64, state: Sourc
     Ok(())
 }
 
-/// Lets a source that is not paused be looked at at `at_ms`, unless a look begins sooner than that.
+/// Lets a source that is not paused be looked at at `at_ms`.
 pub(crate) async fn hear(conn: &impl ConnectionTrait, id: i64, at_ms: i64) -> Result<(), DbErr> {
-    let now = super::now_ms(conn).await?;
-    // One that is due already is looked at by now, else `at_ms` is no later.
-    let is_later = Condition::any()
-        .add(source::Column::NextSyncAtMs.is_null())
-        .add(source::Column::NextSyncAtMs.gt(at_ms))
-        .add(source::Column::NextSyncAtMs.lte(now));
     let update = source::Entity::update_many()
         .col_expr(source::Column::State, Expr::value(SourceState::Active.as_str()))
         .col_expr(source::Column::NextSyncAtMs, Expr::value(at_ms))
         .filter(source::Column::Id.eq(id))
-        .filter(source::Column::State.ne(SourceState::Paused.as_str()))
-        .filter(is_later);
+        .filter(source::Column::State.ne(SourceState::Paused.as_str()));
     update.exec(conn).await.map(drop)
 }
 
@@ -221,11 +214,7 @@ pub(crate) async fn end(
         .col_expr(source::Column::State, Expr::value(after.as_str()))
         .filter(is_active())
         .filter(source::Column::NextSyncAtMs.eq(row.next_sync_at_ms));
-    if next.exec(conn).await?.rows_affected == 0 {
-        // What this look wrote down of its failures was before the wish.
-        super::source_step::forget_failures(conn, row.id).await?;
-    }
-    Ok(())
+    next.exec(conn).await.map(drop)
 }
 
 /// Ends a claim, unless it is another's by now.
@@ -241,20 +230,8 @@ pub(crate) async fn free(conn: &impl ConnectionTrait, id: i64, syncer: Uuid) -> 
 /// A source that is a folder and was never looked at.
 #[cfg(test)]
 pub(crate) fn folder() -> SourceRow {
-    let definition = CreateSource {
-        name: "s".to_owned(),
-        run: "lab/run".parse().expect("a name"),
-        location: fineline_api::SourceLocation::Folder { path: "/x".to_owned() },
-        mapping: fineline_api::StepMapping::default(),
-        interval_s: None,
-        settle_s: None,
-        marker: None,
-        keep_optimizer: false,
-        tokenizer: None,
-        secret: None,
-        secret_env: None,
-        webhook_secret: None,
-    };
+    let location = fineline_api::SourceLocation::Folder { path: "/x".to_owned() };
+    let definition = CreateSource::new("s", "lab/run".parse().expect("a name"), location);
     SourceRow {
         id: 1,
         run_id: 1,
@@ -267,5 +244,98 @@ pub(crate) fn folder() -> SourceRow {
         next_sync_at_ms: None,
         claimed_until_ms: None,
         error: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fineline_api::SourceStep;
+    use fineline_api::run::RunAttributes;
+    use fineline_api::source::SourceStepState;
+
+    use super::*;
+    use crate::db::source_step::StepRow;
+    use crate::db::{self, Db, source_step};
+    use crate::tests::fixture::database_of;
+
+    fn failed_step() -> StepRow {
+        let shown = SourceStep {
+            name: "step-1".to_owned(),
+            step: Some(1),
+            step_inferred: false,
+            step_unsnapped: None,
+            tokens: None,
+            n_files: 1,
+            size_bytes: 1,
+            held_bytes: 0,
+            state: SourceStepState::Failed,
+            message: None,
+            warnings: Vec::new(),
+            checkpoint: None,
+        };
+        StepRow {
+            place: "step-1".to_owned(),
+            shown,
+            version: String::new(),
+            fingerprint: Digest::of(b"x"),
+            since_ms: 0,
+            settle_ms: 0,
+            marker: None,
+            weights: None,
+            ready_fingerprint: None,
+            n_failures: 8,
+            retry_at_ms: Some(i64::MAX),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_one_looks_and_ends_with_pause_and_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&database_of(dir.path())).await.unwrap();
+        let txn = db::write_txn(&db).await.unwrap();
+        let (name, attributes) = ("lab/run".parse().unwrap(), RunAttributes::default());
+        let run = db::run::insert(&txn, &name, &attributes).await.unwrap().unwrap().id;
+        let made = insert(&txn, run, folder().definition).await.unwrap().unwrap();
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        let claimed = async |by, lease_ms| claim(&txn, by, lease_ms).await.unwrap();
+        let renewed = async |by| renew(&txn, made.id, by, 60_000).await.unwrap();
+        let shown = async || find(&txn, "s").await.unwrap().unwrap();
+
+        // The first one's time is over when the second comes, of whichever server.
+        let row = claimed(first, -1000).await.unwrap();
+        assert!(claimed(second, 60_000).await.is_some());
+        assert!(!any_due(&txn).await.unwrap(), "somebody looks at it");
+        assert!(!renewed(first).await && renewed(second).await);
+        end(&txn, &row, first, Some("late"), None).await.unwrap();
+        free(&txn, made.id, first).await.unwrap();
+        assert!(shown().await.error.is_none() && renewed(second).await);
+
+        // Who looks is told at once that it is paused, and says nothing of it any more.
+        set_state(&txn, made.id, SourceState::Paused).await.unwrap();
+        assert!(!renewed(second).await);
+        end(&txn, &row, second, Some("late"), Some(1)).await.unwrap();
+        free(&txn, made.id, second).await.unwrap();
+        let paused = shown().await;
+        assert_eq!(
+            (paused.state, paused.error, paused.next_sync_at_ms),
+            (SourceState::Paused, None, None)
+        );
+
+        // Whoever asks for a look asks for what failed, too.
+        source_step::put(&txn, made.id, &failed_step()).await.unwrap();
+        set_state(&txn, made.id, SourceState::Active).await.unwrap();
+        let step = source_step::list(&txn, made.id).await.unwrap().remove(0);
+        assert_eq!((step.n_failures, step.retry_at_ms), (0, None));
+
+        let row = claimed(second, 60_000).await.unwrap();
+        assert!(renewed(second).await);
+        db::run::set_deleted(&txn, run).await.unwrap();
+        assert!(!renewed(second).await, "its run is deleted");
+        end(&txn, &row, second, Some("deleted"), None).await.unwrap();
+        let done = shown().await;
+        assert_eq!(
+            (done.state, done.error.as_deref()),
+            (SourceState::Done, Some("deleted"))
+        );
     }
 }

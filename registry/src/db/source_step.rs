@@ -110,6 +110,14 @@ pub(crate) async fn list(conn: &impl ConnectionTrait, source_id: i64) -> Result<
     Ok(rows)
 }
 
+/// How often the checkpoint of that place failed.
+pub(crate) async fn n_failures(conn: &impl ConnectionTrait, source_id: i64, place: &str) -> Result<u64, DbErr> {
+    let row = source_step::Entity::find_by_id((source_id, place.to_owned()))
+        .one(conn)
+        .await?;
+    Ok(row.map_or(0, |row| row.n_failures.unsigned_abs()))
+}
+
 /// How many checkpoints of a source are how far; a tokenizer is none.
 pub(crate) async fn count(
     conn: &impl ConnectionTrait,

@@ -11,7 +11,7 @@ use fineline_format::{Digest, Hasher};
 use crate::db;
 use crate::db::run::RunRow;
 use crate::db::source_step::{StepRow, TOKENIZER};
-use crate::service::fetch::IngestError;
+use crate::service::ingest_error::IngestError;
 use crate::service::source_claim::Claim;
 use crate::service::{content, tokenizer};
 use crate::source::{Object, Origin};

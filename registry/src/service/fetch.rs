@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use fineline_api::ChunkRef;
@@ -23,6 +22,7 @@ use crate::auth::Caller;
 use crate::db;
 use crate::db::source_file::FileRead;
 use crate::error::{ApiError, ApiResult};
+use crate::service::ingest_error::IngestError;
 use crate::service::{chunk, content, possession};
 use crate::source::{Object, Origin, RemoteFile, SourceError};
 
@@ -36,66 +36,6 @@ const MAX_PUTS: usize = 3;
 /// How much is read between two times that it is written down how far the fetch is: what a crash reads again at the most.
 const NOTE_EVERY_BYTES: u64 = 64 << 20;
 
-/// Why a file or a checkpoint does not come in.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IngestError {
-    /// The place can't be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The registry can't keep it.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// Something is missing that may still come.
-    #[error("{0}")]
-    Waiting(String),
-    /// What was read is not what it should be.
-    #[error("{0}")]
-    Wrong(String),
-    /// It goes on at the next look.
-    #[error("other sources have their turn, then it goes on")]
-    Later,
-    /// The source is another server's by now, or paused, or removed, or its run was deleted: nothing more is done.
-    #[error("the source is not looked at here any more")]
-    Lost,
-}
-
-impl IngestError {
-    /// Whether it may go well a moment later although nobody changes the source.
-    pub(crate) fn is_passing(&self) -> bool {
-        match self {
-            Self::Source(error) => error.is_passing(),
-            Self::Waiting(_) | Self::Api(_) | Self::Later => true,
-            Self::Wrong(_) | Self::Lost => false,
-        }
-    }
-
-    /// For how many milliseconds the place wants to be left alone.
-    pub(crate) fn asked_ms(&self) -> i64 {
-        match self {
-            Self::Source(error) => in_ms(error.asked()),
-            _ => 0,
-        }
-    }
-}
-
-/// A time as rows have it.
-pub(crate) fn in_ms(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
-}
-
-impl Destination {
-    /// What a file is remembered by: the same for the same path of any commit.
-    fn key(&self, object: &Object) -> String {
-        format!("{}/{}", self.place, object.path)
-    }
-}
-
-impl From<sea_orm::DbErr> for IngestError {
-    fn from(error: sea_orm::DbErr) -> Self {
-        Self::Api(error.into())
-    }
-}
-
 /// Whose file is read, and into which push session.
 #[derive(Debug, Clone)]
 pub(crate) struct Destination {
@@ -106,6 +46,13 @@ pub(crate) struct Destination {
     pub(crate) place: String,
     /// What the source acts as.
     pub(crate) caller: Caller,
+}
+
+impl Destination {
+    /// What a file is remembered by: the same for the same path of any commit.
+    fn key(&self, object: &Object) -> String {
+        format!("{}/{}", self.place, object.path)
+    }
 }
 
 /// A file of a source, kept and possessed by the run: at once where it is known and held, else read.

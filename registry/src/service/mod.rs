@@ -16,6 +16,7 @@ pub(crate) mod fsck;
 pub(crate) mod gauges;
 pub(crate) mod group;
 pub(crate) mod ingest;
+pub(crate) mod ingest_error;
 pub(crate) mod intake;
 pub(crate) mod join;
 pub(crate) mod keep;

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::db;
 use crate::db::source::SourceRow;
 use crate::error::ApiResult;
-use crate::service::fetch::IngestError;
+use crate::service::ingest_error::IngestError;
 
 /// How long a claim holds without being renewed: what a crash can delay a look by.
 const LEASE_MS: i64 = 6_000;

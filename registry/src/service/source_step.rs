@@ -19,8 +19,9 @@ use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::db::source_step::StepRow;
 use crate::error::ApiResult;
-use crate::service::fetch::{IngestError, may_name};
+use crate::service::fetch::may_name;
 use crate::service::ingest::{self, Brought};
+use crate::service::ingest_error::IngestError;
 use crate::service::source_claim::Claim;
 use crate::source::plan::{Planned, Verdict};
 use crate::source::{Origin, SourceError};
@@ -316,6 +317,8 @@ async fn attempt(
         Err(error) => {
             tracing::warn!(source = source.definition.name, place = one.place, %error, "a checkpoint does not come in");
             asked = error.asked_ms();
+            // They may have been forgotten since the look began.
+            row.n_failures = db::source_step::n_failures(app.db.reader(), source.id, &row.place).await?;
             fail(row, is_once(source), &error, now);
         }
     }

@@ -19,7 +19,7 @@ use crate::db::run::RunRow;
 use crate::db::source::SourceRow;
 use crate::db::source_step::{StepRow, TOKENIZER};
 use crate::error::ApiResult;
-use crate::service::fetch::{IngestError, in_ms};
+use crate::service::ingest_error::{IngestError, in_ms};
 use crate::service::source_claim::Claim;
 use crate::service::source_step::Arrivals;
 use crate::service::{borrowed, source};
