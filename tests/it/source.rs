@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fineline_api::source::{SourceState, SourceStepState};
-use fineline_api::{
-    Checkpoint, CreateSource, EvaluationState, Reference, RunName, Source, SourceLocation, SourceStep, StepMapping,
-};
+use fineline_api::{Checkpoint, CreateSource, EvaluationState, Reference, RunName, Source, SourceLocation, SourceStep};
 use fineline_client::{Client, EvaluationQuery, PushOptions, PushOutcome, apply_suite, push};
 use fineline_format::Digest;
 use harness::{ServerProcess, Start, TestServer, checkpoint, serve_with, suite, until};
@@ -29,21 +27,12 @@ async fn serve_root() -> (TestServer, TempDir) {
 
 /// A source that is a folder and takes what is there at once.
 fn folder_source(name: &str, run: &RunName, path: &Path) -> CreateSource {
+    let location = SourceLocation::Folder {
+        path: path.to_str().unwrap().to_owned(),
+    };
     CreateSource {
-        name: name.to_owned(),
-        run: run.clone(),
-        location: SourceLocation::Folder {
-            path: path.to_str().unwrap().to_owned(),
-        },
-        mapping: StepMapping::default(),
-        interval_s: None,
         settle_s: Some(0),
-        marker: None,
-        keep_optimizer: false,
-        tokenizer: None,
-        secret: None,
-        secret_env: None,
-        webhook_secret: None,
+        ..CreateSource::new(name, run.clone(), location)
     }
 }
 

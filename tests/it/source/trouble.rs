@@ -27,6 +27,15 @@ async fn serve_hub(root: &Path, steps: std::ops::RangeInclusive<u32>) -> (TestSe
     (server, hub, source)
 }
 
+/// The same in the middle of a look, which waits for the weights of step 1.
+async fn serve_look(root: &Path, steps: std::ops::RangeInclusive<u32>) -> (TestServer, Hub, CreateSource) {
+    let (server, hub, source) = serve_hub(root, steps).await;
+    hub.fail("step-1/model.safetensors", Fault::Held);
+    server.admin.create_source(&source).await.unwrap();
+    until(async || hub.n_asked("step-1/model.safetensors") > 0).await;
+    (server, hub, source)
+}
+
 async fn source_step(client: &Client, name: &str) -> Option<SourceStep> {
     let steps = client.list_source_steps("s").await.unwrap();
     steps.into_iter().find(|step| step.name == name)
@@ -71,10 +80,7 @@ async fn a_file_that_is_refused_keeps_its_own_step_out_and_no_other() {
 #[tokio::test]
 async fn a_run_that_is_deleted_during_a_look_is_filled_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, hub, source) = serve_hub(dir.path(), 1..=2).await;
-    hub.fail("step-1/model.safetensors", Fault::Held);
-    server.admin.create_source(&source).await.unwrap();
-    until(async || hub.n_asked("step-1/model.safetensors") > 0).await;
+    let (server, hub, source) = serve_look(dir.path(), 1..=2).await;
     let options = DeleteOptions {
         force: true,
         ..DeleteOptions::default()
@@ -97,10 +103,7 @@ async fn a_run_that_is_deleted_during_a_look_is_filled_no_more() {
 #[tokio::test]
 async fn a_source_that_is_paused_during_a_look_says_so_and_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, hub, source) = serve_hub(dir.path(), 1..=1).await;
-    hub.fail("step-1/model.safetensors", Fault::Held);
-    server.admin.create_source(&source).await.unwrap();
-    until(async || hub.n_asked("step-1/model.safetensors") > 0).await;
+    let (server, hub, source) = serve_look(dir.path(), 1..=1).await;
     server.admin.pause_source("s").await.unwrap();
     let paused = source_step(&server.admin, "step-1").await.unwrap();
     assert_eq!(
