@@ -2,7 +2,7 @@
 # The quick ring: unit, property, doc and integration tests, then the acceptance scripts.
 #
 #   tests/run.sh             runs the tests
-#   tests/run.sh --install   installs what is missing first (Debian packages: C compiler, curl, Python 3 with venv, procps,
+#   tests/run.sh --install   installs what is missing first (Debian packages: C and C++ compilers, curl, Python 3 with venv, procps,
 #                            PostgreSQL, faketime)
 #   tests/run.sh --lint      formatting, clippy and the dependency guards first
 #
@@ -20,7 +20,7 @@ source tests/harness/postgres.sh
 
 install_missing() {
     local wanted=()
-    command -v cc >/dev/null || wanted+=(build-essential)
+    command -v cc >/dev/null && command -v c++ >/dev/null || wanted+=(build-essential)
     command -v curl >/dev/null || wanted+=(curl)
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v python3 >/dev/null || wanted+=(python3)
