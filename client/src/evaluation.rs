@@ -154,6 +154,14 @@ impl Client {
         self.json(Call::post_repeatable(evaluation_path(id, "/fail")).json(fail))
             .await
     }
+
+    /// Gives the lease back, which counts as no failure: the evaluation waits for the next worker. The same lease again is a success.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when the work belongs to someone else.
+    pub async fn release_evaluation(&self, id: Uuid) -> Result<Evaluation> {
+        self.json(Call::post_repeatable(evaluation_path(id, "/release"))).await
+    }
 }
 
 fn evaluation_path(id: Uuid, rest: &str) -> String {

@@ -72,6 +72,7 @@ const METRICS: &[Metric] = &[
     ("fineline_evaluations_ended_total", CounterBy("state", &["done", "failed", "parked", "cancelled"]), Unit::Count, "Evaluations that ended, by how."),
     ("fineline_leases_granted_total", Counter, Unit::Count, "Leases that workers got."),
     ("fineline_leases_expired_total", Counter, Unit::Count, "Leases that ran out, or whose worker died."),
+    ("fineline_leases_released_total", Counter, Unit::Count, "Leases that workers gave back when they were told to end."),
     ("fineline_lease_heartbeats_total", Counter, Unit::Count, "Heartbeats of workers that were taken."),
     ("fineline_workers", Gauge, Unit::Count, "Workers that asked for work in the last two minutes or hold a lease."),
     ("fineline_worker_seen_timestamp_seconds", Gauge, Unit::Seconds, "When a worker asked for work last; 0 when none ever did."),

@@ -99,6 +99,7 @@ const OPERATIONS: &[(&str, &str, &str, Scope)] = &[
     ("put_samples", "PUT", "/evaluations/UUID/tasks/t/samples", Evaluate),
     ("complete_evaluation", "POST", "/evaluations/UUID/complete", Evaluate),
     ("fail_evaluation", "POST", "/evaluations/UUID/fail", Evaluate),
+    ("release_evaluation", "POST", "/evaluations/UUID/release", Evaluate),
     ("list_scores", "GET", "/runs/lab/run/scores", Read),
     ("post_scores", "POST", "/runs/lab/run/scores", Write),
     ("create_source", "POST", "/sources", Admin),

@@ -1,8 +1,8 @@
 //! Evaluation starts by itself; leases, scores and their ends.
 
 use fineline_api::{
-    CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore, result_digest,
-    scores_digest,
+    ClaimEvaluation, CompleteEvaluation, EvaluationState, FailEvaluation, Lease, Reference, RunName, Scope, TaskScore,
+    result_digest, scores_digest,
 };
 use fineline_client::{Client, Error, EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_format::Digest;
@@ -160,4 +160,27 @@ async fn a_cancelled_evaluation_loses_its_lease_and_can_be_tried_again() {
         matches!(stale, Err(Error::LeaseLost(_))),
         "the old lease stays dead: {stale:?}"
     );
+}
+
+#[tokio::test]
+async fn a_lease_that_is_given_back_is_free_at_once_and_nothing_is_counted() {
+    let (server, _, worker, lease) = leased().await;
+    let id = lease.evaluation.id;
+    let other = server.client(&[Scope::Evaluate], "*").await;
+    let waits = ClaimEvaluation { wait_s: 20, ..claim() };
+    let (next, given_back) = tokio::join!(other.claim_evaluation(&waits), worker.release_evaluation(id));
+    let given_back = given_back.unwrap();
+    assert_eq!(given_back.state, EvaluationState::Queued);
+    assert_eq!((given_back.n_failures, given_back.n_expiries), (0, 0));
+    let next = next.unwrap().expect("it is free for who waits");
+    assert_eq!(next.evaluation.id, id);
+    // Told again, it changes nothing; all else under it is refused.
+    let again = worker.release_evaluation(id).await.unwrap();
+    assert_eq!((again.state, again.n_failures), (EvaluationState::Leased, 0));
+    let stale = worker.post_task_scores(id, "tiny", &[score(1.0)]).await;
+    assert!(matches!(stale, Err(Error::LeaseLost(_))), "{stale:?}");
+    let next_worker = other.with_lease(&next.token).unwrap();
+    server.admin.cancel_evaluation(id).await.unwrap();
+    let lost = next_worker.release_evaluation(id).await;
+    assert!(matches!(lost, Err(Error::LeaseLost(_))), "{lost:?}");
 }

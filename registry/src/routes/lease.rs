@@ -31,6 +31,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_tokenizer_file))
         .routes(routes!(complete_evaluation))
         .routes(routes!(fail_evaluation))
+        .routes(routes!(release_evaluation))
 }
 
 fn lease(headers: &HeaderMap) -> ApiResult<&str> {
@@ -151,6 +152,23 @@ async fn fail_evaluation(
     caller.require(Scope::Evaluate)?;
     Ok(Json(
         service::lease::fail(&app, &caller, id, lease(&headers)?, failure).await?,
+    ))
+}
+
+/// Gives a lease back, which counts as no failure: the evaluation is queued again at once, its scored tasks stay; again with the same
+/// lease changes nothing. Scope `evaluate`.
+#[utoipa::path(post, path = "/evaluations/{id}/release", tag = "workers", operation_id = "release_evaluation",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Evaluation), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]
+async fn release_evaluation(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+) -> ApiResult<Json<Evaluation>> {
+    caller.require(Scope::Evaluate)?;
+    Ok(Json(
+        service::lease::release(&app, &caller, id, lease(&headers)?).await?,
     ))
 }
 

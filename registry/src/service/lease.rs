@@ -2,7 +2,8 @@
 //!
 //! queued → leased → done / failed / parked / cancelled. A failure that may pass goes back to queued with a back-off and
 //! parks at the third; a lease that runs out (death, preemption) is counted apart and parks at the fifth, unless its worker held it
-//! for later and was still at another. Either way the tasks that were scored stay scored: neither says anything against them.
+//! for later and was still at another; one that its worker gives back is not counted. Whichever way, the tasks that were scored stay
+//! scored: nothing of it says anything against them.
 //!
 //! **Invariant:** only the holder of the live lease writes; everyone else gets 409 `lease_lost`. A call whose answer was
 //! lost gets the same answer when it comes again.
@@ -430,9 +431,7 @@ pub(crate) async fn fail(
 ) -> ApiResult<Evaluation> {
     let reason: String = failure.reason.chars().take(4000).collect();
     let txn = db::write_txn(&app.db).await?;
-    if let Some(row) = db::evaluation::find(&txn, id).await?
-        && row.failed_lease_sha256.as_deref() == Some(Digest::of(lease.as_bytes()).as_bytes().as_slice())
-    {
+    if was_ended_by(&txn, id, lease).await? {
         return shown(&txn, id).await;
     }
     let mut row = held(&txn, caller, id, lease).await?;
@@ -450,4 +449,33 @@ pub(crate) async fn fail(
     txn.commit().await?;
     app.changed.notify_waiters();
     Ok(evaluation)
+}
+
+/// Ends a lease whose worker stops: at once in the queue for the next one, and counted against nothing. The same lease again
+/// changes nothing.
+///
+/// # Errors
+/// 409 when the lease is lost.
+pub(crate) async fn release(app: &App, caller: &Caller, id: Uuid, lease: &str) -> ApiResult<Evaluation> {
+    let txn = db::write_txn(&app.db).await?;
+    if was_ended_by(&txn, id, lease).await? {
+        return shown(&txn, id).await;
+    }
+    let mut row = held(&txn, caller, id, lease).await?;
+    row.failed_lease_sha256 = row.lease_sha256.clone();
+    let reason = format!("worker `{}` gave it back", row.worker.as_deref().unwrap_or_default());
+    let now = db::now_ms(&txn).await?;
+    queue_again(&txn, row, now, reason).await?;
+    let evaluation = shown(&txn, id).await?;
+    txn.commit().await?;
+    counter!("fineline_leases_released_total").increment(1);
+    app.changed.notify_waiters();
+    Ok(evaluation)
+}
+
+/// Whether the last try that its worker ended before all scores were there, by a failure or by giving it back, was under that lease.
+async fn was_ended_by(txn: &DatabaseTransaction, id: Uuid, lease: &str) -> ApiResult<bool> {
+    let row = db::evaluation::find(txn, id).await?;
+    let ended = row.and_then(|row| row.failed_lease_sha256);
+    Ok(ended.as_deref() == Some(Digest::of(lease.as_bytes()).as_bytes().as_slice()))
 }

@@ -120,6 +120,66 @@ async fn a_failure_that_is_told_again_is_counted_once_even_when_another_has_the_
 }
 
 #[tokio::test]
+async fn a_lease_that_is_given_back_any_number_of_times_counts_for_nothing() {
+    let fixture = Fixture::new().await;
+    let (_, worker) = queued_with(&fixture, &["one", "two"]).await;
+    let app = &fixture.app;
+    // More often than failures and leases that ran out may be.
+    for n in 0..6 {
+        let held = ask(&fixture, &worker, &claim("1")).await.expect("it is free at once");
+        let (id, token) = (held.evaluation.id, &held.token);
+        assert_eq!(scored(&held), if n == 0 { vec![] } else { vec!["one"] });
+        if n == 0 {
+            post(&fixture, &worker, &held, "one", score("1", 0.5)).await;
+        }
+        for _ in 0..2 {
+            let after = lease::release(app, &worker, id, token).await.unwrap();
+            assert_eq!(
+                (after.state, after.n_failures, after.n_expiries),
+                (EvaluationState::Queued, 0, 0)
+            );
+            assert!(
+                after
+                    .reason
+                    .is_some_and(|reason| reason.contains("worker `w` gave it back"))
+            );
+        }
+        // It is over, and a failure under it is none.
+        assert_eq!(
+            lease::fail(app, &worker, id, token, failure(true))
+                .await
+                .unwrap()
+                .n_failures,
+            0
+        );
+        let posted = result::post_scores(app, &worker, id, token, "two", vec![score("1", 1.0)]).await;
+        assert_eq!(code(posted), ErrorCode::LeaseLost);
+    }
+    let held = ask(&fixture, &worker, &claim("1")).await.expect("it is free at once");
+    run_out(&fixture).await;
+    let late = lease::release(app, &worker, held.evaluation.id, &held.token).await;
+    assert_eq!(code(late), ErrorCode::LeaseLost);
+}
+
+#[tokio::test]
+async fn a_claim_of_one_that_can_do_nothing_gets_back_what_it_had_and_nothing_new() {
+    let fixture = Fixture::new().await;
+    let (_, worker) = queued_with(&fixture, &["tiny"]).await;
+    let first = claim("1");
+    let nothing = |of: &ClaimEvaluation| ClaimEvaluation {
+        dtypes: Vec::new(),
+        ..of.clone()
+    };
+    assert!(
+        ask(&fixture, &worker, &nothing(&first)).await.is_none(),
+        "it had nothing"
+    );
+    let held = ask(&fixture, &worker, &first).await.expect("it is queued");
+    let again = ask(&fixture, &worker, &nothing(&first)).await.expect("it has it");
+    assert_eq!(again.token, held.token);
+}
+
+#[tokio::test]
 async fn what_was_scored_stays_for_the_next_worker_and_the_result_is_over_all_of_it() {
     let fixture = Fixture::new().await;
     let (_, worker) = queued_with(&fixture, &["one", "two", "three"]).await;

@@ -369,6 +369,22 @@ fn leases() -> Vec<Case> {
             (400, "NUL character"),
         ),
         at(
+            "release_evaluation",
+            "an id that is none",
+            "POST",
+            "x/release",
+            Body::None,
+            (400, "UUID"),
+        ),
+        at(
+            "release_evaluation",
+            "an unknown id",
+            "POST",
+            &format!("{NOWHERE}/release"),
+            Body::None,
+            (409, "lease"),
+        ),
+        at(
             "fail_evaluation",
             "an unknown id",
             "POST",

@@ -190,11 +190,12 @@ pub(super) fn doors(things: &Things) -> BTreeMap<&'static str, Ask> {
         (
             "fail_evaluation",
             Json(
-                post,
+                post.clone(),
                 format!("{evaluation}/fail"),
                 json!({"reason": "r", "retryable": false}),
             ),
         ),
+        ("release_evaluation", Empty(post, format!("{evaluation}/release"))),
     ])
 }
 
