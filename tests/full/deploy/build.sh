@@ -31,3 +31,13 @@ check "the build takes the clone as .dockerignore leaves it ($copied)" test "$co
 for path in .cargo Cargo.toml Cargo.lock $(python3 -c 'import tomllib; print(*tomllib.load(open("Cargo.toml", "rb"))["workspace"]["members"])'); do
     check "  $path is in it" grep -qx "!${path%%/*}" "$deploy/Containerfile.dockerignore"
 done
+
+echo "== the image for cards"
+# Its build is what tests/full/cuda.sh does.
+check "it builds by evaluator/cuda/build.sh" grep -qE '^    evaluator/cuda/build\.sh /out$' "$deploy/Containerfile.cuda"
+check "  which is there" test -x evaluator/cuda/build.sh
+check "  from the same files" cmp "$deploy/Containerfile.dockerignore" "$deploy/Containerfile.cuda.dockerignore"
+check "  with the same Rust" test "$(grep -m1 ^FROM "$deploy/Containerfile")" = "$(grep -m1 ^FROM "$deploy/Containerfile.cuda")"
+release=$(grep -oE 'nvidia-cuda-nvcc==[0-9]+\.[0-9]+' evaluator/cuda/toolkit.sh | grep -oE '[0-9]+\.[0-9]+$')
+libraries=$(grep -oE 'nvidia/cuda:[0-9]+\.[0-9]+|lib(cublas|curand)-[0-9]+-[0-9]+' "$deploy/Containerfile.cuda" | grep -oE '[0-9]+[.-][0-9]+$' | tr - . | sort -u)
+check "its base and libraries are of the compiler's release ($release)" test "$libraries" = "$release"

@@ -2,7 +2,9 @@
 # shellcheck shell=bash
 
 echo "== linters"
-check "Containerfile: hadolint" hadolint --failure-threshold style "$deploy/Containerfile"
+for file in Containerfile Containerfile.cuda; do
+    check "$file: hadolint" hadolint --failure-threshold style "$deploy/$file"
+done
 check "compose.yaml: the Compose specification's schema" \
     check-jsonschema --builtin-schema vendor.compose-spec "$deploy/compose.yaml"
 
@@ -16,9 +18,6 @@ http { include $work/site.conf; }
 EOF
 check "nginx.conf: nginx -t" nginx -t -q -p "$work" -c "$work/nginx.conf"
 
-# systemd wants the program to be there.
-unit=$work/fineline-registry.service
-sed "s|^ExecStart=/usr/local/bin/|ExecStart=$bin/|" "$deploy/fineline-registry.service" >"$unit"
 # A warning is a failure: verify itself ends well with some.
 silent() {
     local said
@@ -27,6 +26,16 @@ silent() {
         return 1
     }
 }
-check "fineline-registry.service: systemd-analyze verify" silent systemd-analyze verify --man=no "$unit"
-exposed() { systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1; }
-check "fineline-registry.service: systemd-analyze security, exposure at most 2.0 of 10" exposed
+exposed() { systemd-analyze security --offline=true --threshold=20 --no-pager "$1" | tail -1; }
+for name in fineline-registry.service fineline-evaluator.service; do
+    # systemd wants the program to be there.
+    sed "s|^ExecStart=/usr/local/bin/|ExecStart=$bin/|" "$deploy/$name" >"$work/$name"
+    check "$name: systemd-analyze verify" silent systemd-analyze verify --man=no "$work/$name"
+    check "$name: systemd-analyze security, exposure at most 2.0 of 10" exposed "$work/$name"
+done
+# What drains must not be killed before it has: the program's own default, and ten seconds to give back what is left.
+drains=$("$bin/fineline-evaluator" --help | grep -A9 -e --drain-timeout | grep -oE 'default: [0-9]+' | head -1 | tr -dc 0-9)
+stops=$(grep -oP '^TimeoutStopSec=\K[0-9]+' "$deploy/fineline-evaluator.service")
+grace=$(grep -A30 '^x-worker' "$deploy/compose.yaml" | grep -oP 'stop_grace_period: \K[0-9]+')
+check "a worker has $drains s to drain, and is killed after $stops s (systemd) or $grace s (Compose)" \
+    test "$((drains + 10))" -le "$stops" -a "$((drains + 10))" -le "$grace"

@@ -13,14 +13,14 @@ echo "== flags and variables"
     echo FINELINE_LOG FINELINE_REVISION FINELINE_URL FINELINE_TOKEN
 } >"$work/help"
 
-# Compose's own variable for the image is not ours.
-variables=$(grep --directories=skip -ohE '\bFINELINE_[A-Z_]+' "$deploy"/* | grep -vx FINELINE_IMAGE | sort -u)
+# Compose's own variables for the images are not ours.
+variables=$(grep --directories=skip -ohE '\bFINELINE_[A-Z_]+' "$deploy"/* | grep -vxE 'FINELINE_(CUDA_)?IMAGE' | sort -u)
 for variable in $variables; do
     check "$variable is known" grep -qw "$variable" "$work/help"
 done
 commands=$(grep --directories=skip -ohE 'fineline-(registry|evaluator)[ "a-z,_/.=-]*--[^#`]*' "$deploy"/* | grep -oE '(^|[ "])--[a-z-]+' | tr -d ' "' | sort -u)
 # Those that stand by themselves in the words; Compose's own is not ours.
-commands="$commands $(grep -ohE '`--[a-z-]+' "$deploy/README.md" | tr -d '`' | grep -vx -- --scale | sort -u)"
+commands="$commands $(grep -ohE '`--[a-z-]+' "$deploy/README.md" | tr -d '`' | grep -vxE -- '--(scale|profile)' | sort -u)"
 for flag in $commands; do
     check "$flag is known" grep -qE -- "(^|[ ,])$flag\b" "$work/help"
 done

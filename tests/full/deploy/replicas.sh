@@ -66,6 +66,20 @@ metrics_status=$(curl -s -o /dev/null -w '%{http_code}' -H "Authorization: Beare
 check "the balancer shows no metrics" test "$metrics_status" = 404
 check "each is ready" "$bin/fineline-registry" health --ready --listen "${urls[0]#http://}"
 
+echo "== a worker that stays"
+metrics=127.0.0.1:$((30000 + RANDOM % 2000))
+FINELINE_TOKEN=$(cat "$secrets/worker.token") FINELINE_METRICS=$metrics FINELINE_DEVICE=cpu \
+    "$bin/fineline-evaluator" --scratch "$work" >"$work/worker-2.log" 2>&1 &
+worker=$!
+pids+=("$worker")
+for _ in $(seq 100); do [[ $(curl -fsS "http://$metrics/healthz" 2>/dev/null) != ok ]] || break; sleep 0.1; done
+told=$(curl -fsS "http://$metrics/metrics" | grep -cE '^fineline_worker_(tokens_total|at_work|seconds_total\{activity="waiting"\}) ') || true
+check "it tells its metrics" test "$told" = 3
+kill "$worker"
+ended=0
+wait "$worker" || ended=$?
+check "told to end, it ends well" test "$ended" = 0
+
 kill -9 "${pids[0]}"
 check "with one replica killed steps are pushed" push_all 4 5 6
 check "and evaluated" evaluate
