@@ -11,7 +11,7 @@ use fineline_format::suite::EvalDtype;
 use uuid::Uuid;
 
 use crate::config::ARCHITECTURE;
-use crate::held_lease::HeldLease;
+use crate::held_lease::{FAREWELL, HeldLease};
 use crate::memory;
 use crate::status::SharedStatus;
 use crate::task::VERSION;
@@ -37,13 +37,15 @@ pub(crate) struct Claims<'a> {
     client: &'a Client,
     claim: ClaimEvaluation,
     is_once: bool,
+    /// Whether the claim was sent and its answer was not heard.
+    is_unheard: bool,
 }
 
 impl<'a> Claims<'a> {
     pub(crate) fn new(client: &'a Client, options: &WorkerOptions, name: &str) -> Self {
         let claim = ClaimEvaluation {
             worker: name.to_owned(),
-            device: options.device.clone(),
+            device: options.device.to_string(),
             memory_bytes: memory::total_bytes(),
             dtypes: [EvalDtype::Float32, EvalDtype::Bfloat16, EvalDtype::Float16]
                 .map(|d| d.to_string())
@@ -57,6 +59,7 @@ impl<'a> Claims<'a> {
             client,
             claim,
             is_once: options.once,
+            is_unheard: false,
         }
     }
 
@@ -109,9 +112,24 @@ impl<'a> Claims<'a> {
         }
     }
 
+    /// Gives back what a claim got whose answer was not waited for, and gets nothing new: it is sent again as that of a worker that
+    /// can do nothing.
+    pub(crate) async fn give_back_unheard(&mut self) {
+        if !self.is_unheard {
+            return;
+        }
+        self.claim.dtypes.clear();
+        let asked = tokio::time::timeout(FAREWELL, self.ask(0, true)).await;
+        if let Ok(Ok(Some(held))) = asked {
+            held.give_back().await;
+        }
+    }
+
     async fn ask(&mut self, wait_s: u64, ahead: bool) -> Result<Option<HeldLease>, Error> {
         self.claim.wait_s = wait_s;
+        self.is_unheard = true;
         let lease = self.client.claim_evaluation(&self.claim).await?;
+        self.is_unheard = false;
         self.claim.claim_id = Some(new_claim_id());
         let Some(lease) = lease else { return Ok(None) };
         fail_point!("worker.claimed");

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use crate::device::{self, Wanted};
+use crate::fleet;
+use crate::stop::Stop;
 use crate::worker::{self, WorkerOptions};
 
 /// Takes evaluations from a Fineline registry and scores them.
@@ -17,13 +21,13 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Works as the process's arguments say, until ctrl-c or SIGTERM, and gives the code to end with.
+    /// Works as the process's arguments say, until ctrl-c or SIGTERM, and gives the code to end with: 0 where it was told to end.
     pub fn run_from_arguments() -> ExitCode {
         let cli = Self::parse();
         init_tracing();
         let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let ended = ended.map_err(anyhow::Error::from).and_then(|runtime| {
-            let ended = runtime.block_on(worker::run(cli.options, stopped()));
+            let ended = runtime.block_on(run(cli.options));
             // Not waited for: what still computes has nobody left to tell.
             runtime.shutdown_background();
             ended
@@ -38,6 +42,34 @@ impl Cli {
     }
 }
 
+/// One worker, or one a card.
+async fn run(options: WorkerOptions) -> anyhow::Result<()> {
+    fleet::follow_parent()?;
+    if options.device == Wanted::EachCuda {
+        return fleet::run(&options, device::n_cards()?, signals()?).await;
+    }
+    worker::run(options, Stop::by(signals()?)).await
+}
+
+/// Counts what this process is told to end by: ctrl-c or SIGTERM.
+fn signals() -> anyhow::Result<watch::Receiver<usize>> {
+    let (count, signals) = watch::channel(0);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        while let Some(()) = tokio::select! {
+            told = terminate.recv() => told,
+            told = interrupt.recv() => told,
+        } {
+            count.send_modify(|n| *n += 1);
+            match *count.borrow() {
+                1 => tracing::info!("told to end: the task at hand may end first, a second signal ends at once"),
+                _ => tracing::info!("told to end once more"),
+            }
+        }
+    });
+    Ok(signals)
+}
+
 /// Lines for people on a terminal, JSON for a log collector; `FINELINE_LOG` filters.
 fn init_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FINELINE_LOG");
@@ -49,16 +81,5 @@ fn init_tracing() {
         builder.init();
     } else {
         builder.json().init();
-    }
-}
-
-/// Resolves at ctrl-c or SIGTERM.
-async fn stopped() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
     }
 }

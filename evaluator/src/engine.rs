@@ -27,6 +27,17 @@ pub struct Generation {
     pub max_tokens: usize,
 }
 
+/// What is asked of an engine in one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// [`Engine::loglikelihood`]'s contexts and continuations.
+    Pairs(Vec<(String, String)>),
+    /// [`Engine::loglikelihood_rolling`]'s documents.
+    Documents(Vec<String>),
+    /// [`Engine::generate_until`]'s prompts.
+    Generations(Vec<Generation>),
+}
+
 /// Logits of a request that are no finite numbers.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -67,7 +78,7 @@ pub struct Description {
 pub struct Done {
     /// Requests that are answered.
     pub n_requests: u64,
-    /// Tokens that were computed for them.
+    /// Tokens that were computed for them. Those of a batch are told before those of the next, so that each growth is a batch.
     pub n_tokens: u64,
 }
 
@@ -94,6 +105,9 @@ pub trait Engine: Send {
     /// As [`Engine::loglikelihood`].
     fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>>;
 
+    /// Hears what it will be asked after the next call, and may begin with it beside that.
+    fn expect(&mut self, _asked: Asked) {}
+
     /// What it is.
     fn describe(&self) -> Description;
 }
@@ -107,6 +121,8 @@ pub struct EngineOptions {
     pub max_batch_tokens: usize,
     /// Bytes of keys and values that are kept of texts in the making, at most (those of one text may be more).
     pub max_kept_bytes: usize,
+    /// Whether the CPU computes as a card would, by tables and slowly: what a card is held against.
+    pub by_tables: bool,
 }
 
 impl Default for EngineOptions {
@@ -115,6 +131,7 @@ impl Default for EngineOptions {
             dtype: EvalDtype::Float32,
             max_batch_tokens: 2048,
             max_kept_bytes: 1 << 30,
+            by_tables: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What one lease asks for: pull the checkpoint, make the requests, load the model, score and post task by task.
 //!
 //! **Invariant:** a task's sample log is stored before its scores, so a scored task is a whole one, and the next lease
-//! goes on behind it. When the lease is lost the engine stops at its next layer.
+//! goes on behind it. When the lease is lost the engine stops at its next layer. A worker that is told to end begins no task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,44 +16,53 @@ use fineline_format::suite::{EvalDtype, SuiteTask};
 
 use crate::engine::Done;
 use crate::fetch::{Fetched, fetch};
-use crate::loader::{Loaded, Loader};
+use crate::loader::Loaded;
 use crate::status::{Meter, SharedStatus};
 use crate::task::{Overrides, PreparedTask, TaskResult};
-use crate::worker::WorkerOptions;
+use crate::telemetry::Activity;
+use crate::worker::Worker;
 
-/// Does what the lease asks for, all but what is scored already, and returns what its completion has to name. `fetched` is what
-/// [`fetch`] gave, where the checkpoint was fetched before.
+/// How far an evaluation came.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// To its end, with what its completion has to name.
+    Done(Digest),
+    /// Behind a task, since the worker is to end.
+    Stopped,
+}
+
+/// Does what the lease asks for, all but what is scored already, until the worker is to end. `fetched` is what [`fetch`] gave,
+/// where the checkpoint was fetched before.
 ///
 /// # Errors
 /// What the server, the disk, the tasks' files or the model stood in the way with.
 pub(crate) async fn evaluate(
+    worker: &Worker,
     client: &Client,
-    options: &WorkerOptions,
-    loader: &Loader,
     lease: &Lease,
     fetched: Option<Fetched>,
     status: &SharedStatus,
-) -> Result<Digest> {
+) -> Result<Came> {
     let id = lease.evaluation.id;
     let scored = lease.scored.iter().map(|task| (task.task.clone(), task.scores_digest));
     let mut scored: BTreeMap<String, Digest> = scored.collect();
-    let tasks = prepare(client, lease).await?;
-    fail_point!("worker.prepared");
-    let (done, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| scored.contains_key(task.name()));
-    let mut meter = Meter::new(status.clone(), &done, &tasks);
-    if !tasks.is_empty() {
-        let fetched = match fetched {
-            Some(fetched) => fetched,
-            None => fetch(client, options, lease).await?,
-        };
-        let dtype: EvalDtype = lease.evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
-        let mut loaded = loader.load(options, dtype, fetched).await?;
-        fail_point!("worker.loaded");
-        meter.loaded(loaded.preparation);
-        for task in tasks {
+    let ready = tokio::select! {
+        ready = get_ready(worker, client, lease, fetched, status) => ready?,
+        () = worker.stop.asked() => return Ok(Came::Stopped),
+    };
+    if let Some((mut loaded, tasks, mut meter)) = ready {
+        worker.metrics.turn_to(Activity::Computing);
+        let mut tasks = tasks.into_iter().peekable();
+        while let Some(task) = tasks.next() {
+            if worker.stop.is_asked() {
+                return Ok(Came::Stopped);
+            }
             let name = task.name().to_owned();
             meter.begin(&task);
-            let (back, n_tokens, result) = run(loaded, task, meter.clone()).await?;
+            if let Some(next) = tasks.peek().map(PreparedTask::asked) {
+                loaded.engine.expect(next);
+            }
+            let (back, n_tokens, result) = run(worker, loaded, task, meter.clone()).await?;
             loaded = back;
             fail_point!("worker.measured");
             client.put_samples(id, &name, Bytes::from(result.samples_jsonl)).await?;
@@ -64,7 +73,34 @@ pub(crate) async fn evaluate(
             meter.end(n_tokens);
         }
     }
-    Ok(result_digest(&scored))
+    Ok(Came::Done(result_digest(&scored)))
+}
+
+/// Makes the requests of the tasks that are not scored yet and loads the model; `None` when all are.
+async fn get_ready(
+    worker: &Worker,
+    client: &Client,
+    lease: &Lease,
+    fetched: Option<Fetched>,
+    status: &SharedStatus,
+) -> Result<Option<(Loaded, Vec<PreparedTask>, Meter)>> {
+    let is_scored = |task: &PreparedTask| lease.scored.iter().any(|scored| scored.task == task.name());
+    let tasks = prepare(client, lease).await?;
+    fail_point!("worker.prepared");
+    let (done, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().partition(is_scored);
+    let mut meter = Meter::new(status.clone(), &done, &tasks);
+    if tasks.is_empty() {
+        return Ok(None);
+    }
+    let fetched = match fetched {
+        Some(fetched) => fetched,
+        None => fetch(client, &worker.options, lease).await?,
+    };
+    let dtype: EvalDtype = lease.evaluation.dtype.parse().map_err(anyhow::Error::msg)?;
+    let loaded = worker.loader.load(&worker.options, dtype, fetched).await?;
+    fail_point!("worker.loaded");
+    meter.loaded(loaded.preparation);
+    Ok(Some((loaded, tasks, meter)))
 }
 
 /// Says so when it is dropped.
@@ -78,15 +114,22 @@ impl Drop for Unwanted {
 
 /// Runs a task on a thread that may block, and gives the engine back with the tokens that it computed; dropping this ends it at
 /// its next layer.
-async fn run(mut loaded: Loaded, task: PreparedTask, meter: Meter) -> Result<(Loaded, u64, TaskResult)> {
+async fn run(
+    worker: &Worker,
+    mut loaded: Loaded,
+    task: PreparedTask,
+    meter: Meter,
+) -> Result<(Loaded, u64, TaskResult)> {
+    let (metrics, batch_tokens) = (Arc::clone(&worker.metrics), worker.options.batch_tokens());
     let unwanted = Arc::new(AtomicBool::new(false));
     let _unwanted_when_dropped = Unwanted(Arc::clone(&unwanted));
     let run = move || {
         fail_point!("worker.measuring");
-        let mut n_tokens = 0;
+        let (mut n_tokens, mut counted) = (0, Done::default());
         let mut tell = |done: Done| {
             ensure!(!unwanted.load(Ordering::Relaxed), "the work is dropped");
             n_tokens = done.n_tokens;
+            metrics.count(&mut counted, done, batch_tokens);
             meter.say(done);
             Ok(())
         };

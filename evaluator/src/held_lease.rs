@@ -14,6 +14,9 @@ use crate::status::SharedStatus;
 /// How long a worker at work says nothing, at most.
 const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
+/// How long a worker that ends tries to give a lease back.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Work, and a task that keeps the right to do it.
 pub(crate) struct HeldLease {
     pub(crate) lease: Lease,
@@ -68,6 +71,19 @@ impl HeldLease {
     /// Renews no more: a renewal that waits would hear of the work's end as of a loss.
     pub(crate) fn let_go(&self) {
         self.renewing.abort();
+    }
+
+    /// Gives it back, so that another worker goes on at once. Where the server does not hear of it in time it runs out.
+    pub(crate) async fn give_back(self) {
+        self.let_go();
+        let id = self.id();
+        let released = tokio::time::timeout(FAREWELL, self.client.release_evaluation(id)).await;
+        match released {
+            Ok(Ok(_)) => tracing::info!(evaluation = %id, "given back, since the worker ends"),
+            Ok(Err(error @ Error::LeaseLost(_))) => self.tell_lost(&error),
+            Ok(Err(error)) => tracing::warn!(evaluation = %id, %error, "can't be given back, and waits for its lease"),
+            Err(_) => tracing::warn!(evaluation = %id, "can't be given back in time, and waits for its lease"),
+        }
     }
 }
 

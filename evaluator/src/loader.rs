@@ -42,7 +42,7 @@ impl Loader {
     pub(crate) async fn load(&self, options: &WorkerOptions, dtype: EvalDtype, fetched: Fetched) -> Result<Loaded> {
         let options = EngineOptions {
             dtype,
-            max_batch_tokens: options.batch_tokens,
+            max_batch_tokens: options.batch_tokens(),
             ..EngineOptions::default()
         };
         let alone = Arc::clone(&self.alone).lock_owned().await;

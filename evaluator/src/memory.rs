@@ -9,26 +9,31 @@ use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use fineline_format::suite::EvalDtype;
 
-use crate::candle::engine::LOGITS;
+use crate::candle::engine::logits_at_once;
 use crate::config::Config;
 use crate::engine::EngineOptions;
 
-/// Bytes that a model takes on the CPU.
+/// Bytes that a model takes where it is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needed {
-    /// Of its weights, which the CPU has in float32 whatever the dtype, and of the rotary embedding's tables.
+    /// Of its weights, which the CPU has in float32 whatever the dtype and a card in the dtype, and of the rotary embedding's tables.
     pub weights: u64,
     /// Of the keys and values of a batch's tokens.
     pub kept: u64,
     /// Of a batch between the layers, or of a tensor that is being read, whichever is more.
     pub work: u64,
+    /// What the numbers are of.
+    pub computed_in: EvalDtype,
 }
 
 impl Needed {
-    /// What a model of that shape takes.
-    pub fn of(config: &Config, options: &EngineOptions) -> Self {
+    /// What a model of that shape takes, on the CPU or on a card.
+    pub fn of(config: &Config, options: &EngineOptions, is_cpu: bool) -> Self {
         const F32: u64 = 4;
+        let computed_in = computed_in(options.dtype, is_cpu);
+        let number = number_bytes(computed_in) as u64;
         let size = |n: usize| n as u64;
         let (hidden, inner, vocabulary) = (
             size(config.hidden_size),
@@ -37,18 +42,22 @@ impl Needed {
         );
         let head_dim = size(config.head_dim);
         let heads = (size(config.n_heads) + 2 * size(config.n_kv_heads)) * head_dim;
-        // The output matrix is turned, and so another than the embedding even where both are one.
-        let turned = if config.tied { vocabulary * hidden } else { 0 };
+        // The CPU's output matrix is turned, and so another than the embedding even where both are one.
+        let turned = if config.tied && is_cpu { vocabulary * hidden } else { 0 };
         let rotary = size(config.max_length) * head_dim;
-        let n_tokens = size(options.max_batch_tokens.min(config.max_length));
-        let rows = n_tokens * F32 * (6 * hidden + 3 * inner + 4 * heads);
-        let logits = F32 * (n_tokens * vocabulary).min(vocabulary.max(size(LOGITS)));
-        // Read and turned: two copies beside the one that stays.
+        let n_tokens = match is_cpu {
+            true => size(options.max_batch_tokens.min(config.max_length)),
+            false => size(options.max_batch_tokens),
+        };
+        let rows = n_tokens * number * (6 * hidden + 3 * inner + 4 * heads);
+        let logits = number * (n_tokens * vocabulary).min(vocabulary.max(size(logits_at_once(is_cpu))));
+        // Read and turned, or read and rounded: two copies beside the one that stays.
         let largest = 2 * F32 * hidden * vocabulary.max(inner).max(heads);
         Self {
-            weights: F32 * (config.n_parameters() + turned + rotary),
-            kept: size(config.kept_bytes()) * n_tokens,
+            weights: number * (config.n_parameters() + turned) + F32 * rotary,
+            kept: size(config.kept_bytes(computed_in)) * n_tokens,
             work: largest.max(rows + logits),
+            computed_in,
         }
     }
 
@@ -61,21 +70,35 @@ impl Needed {
         if sum <= available {
             return Ok(available - self.weights - self.work);
         }
+        let computed_in = self.computed_in;
         let [sum, weights, kept, work, available] = [sum, self.weights, self.kept, self.work, available].map(gib);
         let text = format!(
-            "the model needs {sum} GiB of memory ({weights} of weights in float32, {kept} of kept keys and values, {work} to \
+            "the model needs {sum} GiB of memory ({weights} of weights in {computed_in}, {kept} of kept keys and values, {work} to \
              work with) and {available} are available: evaluate it where there is more"
         );
         Err(Error::new(ErrorKind::OutOfMemory, text).into())
     }
 }
 
-/// Checks that the keys and values of so many tokens fit in what [`Needed::check`] left.
+/// What a model of that dtype is computed in: its own on a card, and always float32 on the CPU.
+pub(crate) fn computed_in(dtype: EvalDtype, is_cpu: bool) -> EvalDtype {
+    if is_cpu { EvalDtype::Float32 } else { dtype }
+}
+
+/// Bytes of a number.
+pub(crate) fn number_bytes(dtype: EvalDtype) -> usize {
+    match dtype {
+        EvalDtype::Float32 => 4,
+        EvalDtype::Bfloat16 | EvalDtype::Float16 => 2,
+    }
+}
+
+/// Checks that the keys and values of so many tokens, each of `kept_bytes`, fit in what [`Needed::check`] left.
 ///
 /// # Errors
 /// With the numbers, as [`Needed::check`].
-pub(crate) fn check_kept(config: &Config, n_tokens: usize, left: u64) -> Result<()> {
-    let needed = config.kept_bytes() as u64 * n_tokens as u64;
+pub(crate) fn check_kept(kept_bytes: usize, n_tokens: usize, left: u64) -> Result<()> {
+    let needed = kept_bytes as u64 * n_tokens as u64;
     if needed <= left {
         return Ok(());
     }
@@ -224,7 +247,7 @@ mod tests {
     fn a_model_that_does_not_fit_is_refused_with_the_numbers() {
         let config = r#"{"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,"vocab_size":32000}"#;
         let config = Config::parse(config.as_bytes()).unwrap();
-        let needed = Needed::of(&config, &EngineOptions::default());
+        let needed = Needed::of(&config, &EngineOptions::default(), true);
         // 6,738,415,616 parameters and the tables of 2,048 positions by 128, in float32.
         assert_eq!(needed.weights, 4 * (6_738_415_616 + 2048 * 128));
         assert_eq!(needed.kept, 8 * 32 * 4096 * 2048);
@@ -239,11 +262,26 @@ mod tests {
             needed.check(40 << 30).unwrap(),
             (40 << 30) - needed.weights - needed.work
         );
-        check_kept(&config, 2048, needed.kept).unwrap();
-        let error = check_kept(&config, 4096, needed.kept).unwrap_err();
+        let kept_bytes = config.kept_bytes(EvalDtype::Float32);
+        check_kept(kept_bytes, 2048, needed.kept).unwrap();
+        let error = check_kept(kept_bytes, 4096, needed.kept).unwrap_err();
         assert!(
             error.to_string().contains("4.00 GiB") && error.to_string().contains("2.00 are left"),
             "{error}"
+        );
+        // On a card in bfloat16: half of everything but the tables, and a whole batch's keys and values.
+        let options = EngineOptions {
+            dtype: EvalDtype::Bfloat16,
+            max_batch_tokens: 8192,
+            ..EngineOptions::default()
+        };
+        let on_a_card = Needed::of(&config, &options, false);
+        assert_eq!(on_a_card.weights, 2 * 6_738_415_616 + 4 * 2048 * 128);
+        assert_eq!(on_a_card.kept, 4 * 32 * 4096 * 8192);
+        let text = on_a_card.check(16 << 30).unwrap_err().to_string();
+        assert!(
+            text.contains("(12.55 of weights in bfloat16, 4.00 of kept keys"),
+            "{text}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! A checkpoint's weights from a local folder, in whichever container and sharding, as tensors of one dtype.
 //!
-//! Files are mapped into memory where the system can, so that a tensor is copied once, from the page cache to where it stays,
-//! and what was read can be given back at any time.
+//! For the CPU files are mapped into memory where the system can, so that a tensor is copied once, from the page cache to where it
+//! stays, and what was read can be given back at any time. A card reads what many threads put before it (`candle::cuda::upload`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +14,9 @@ use fineline_format::weights::{index_path, read_tensor, read_tensors, weight_fil
 use fineline_format::{Container, Digest, Dtype, FileEntry, Manifest, ReadAt, TensorLayout};
 use memmap2::Mmap;
 
+#[cfg(feature = "cuda")]
+use crate::candle::upload::Upload;
+
 /// A file as the format's readers take it.
 #[derive(Debug)]
 enum Local {
@@ -23,9 +26,12 @@ enum Local {
 
 impl Local {
     #[expect(unsafe_code, reason = "a file is mapped into memory")]
-    fn open(path: &Path) -> std::io::Result<Self> {
+    fn open(path: &Path, is_mapped: bool) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let size_bytes = file.metadata()?.len();
+        if !is_mapped {
+            return Ok(Self::File { file, size_bytes });
+        }
         // SAFETY: the worker's copy of a checkpoint is in a folder of its own, which nothing writes to once it was pulled
         // and hashed. Whoever cuts a file while it is loaded ends the process (SIGBUS); no memory but the file's is read.
         match unsafe { Mmap::map(&file) } {
@@ -69,6 +75,8 @@ pub struct Weights {
     tensors: BTreeMap<String, (usize, fineline_format::Tensor)>,
     dtype: DType,
     device: Device,
+    #[cfg(feature = "cuda")]
+    upload: Option<Upload>,
 }
 
 impl Weights {
@@ -103,9 +111,14 @@ impl Weights {
             tensors: BTreeMap::new(),
             dtype,
             device: device.clone(),
+            #[cfg(feature = "cuda")]
+            upload: match device {
+                Device::Cuda(device) => Some(Upload::new(device).context("memory that the card reads")?),
+                _ => None,
+            },
         };
         for shard in &found.shards {
-            let local = Local::open(&dir.join(shard)).with_context(|| format!("file `{shard}`"))?;
+            let local = Local::open(&dir.join(shard), device.is_cpu()).with_context(|| format!("file `{shard}`"))?;
             let container = Container::of(&local, shard)?;
             for tensor in read_tensors(&local, container, shard)? {
                 let name = tensor.name.clone();
@@ -139,16 +152,26 @@ impl Weights {
             Dtype::Bf16 => DType::BF16,
             other => bail!("tensor `{name}` is {other}: weights are F32, F16 or BF16"),
         };
+        let read = self.read(file, &tensor, dtype, shape);
+        Ok(read.with_context(|| format!("tensor `{name}`"))?.to_dtype(self.dtype)?)
+    }
+
+    /// Reads a tensor as it is, to where it stays.
+    fn read(&mut self, file: usize, tensor: &fineline_format::Tensor, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let file = &self.files[file];
+        #[cfg(feature = "cuda")]
+        if let (Some(upload), TensorLayout::Contiguous { offset, .. }) = (&mut self.upload, &tensor.layout) {
+            let read = |at: usize, bytes: &mut [u8]| file.read_exact_at(offset + at as u64, bytes);
+            return Ok(upload.tensor(dtype, shape, read)?);
+        }
         let mapped = match tensor.layout {
             TensorLayout::Contiguous { offset, size_bytes } => file.part(offset, size_bytes),
             TensorLayout::Strided { .. } => None,
         };
-        let read = match mapped {
-            Some(bytes) => Tensor::from_raw_buffer(bytes, dtype, shape, &self.device),
-            None => Tensor::from_raw_buffer(&read_tensor(file, &tensor)?, dtype, shape, &self.device),
-        };
-        Ok(read.with_context(|| format!("tensor `{name}`"))?.to_dtype(self.dtype)?)
+        Ok(match mapped {
+            Some(bytes) => Tensor::from_raw_buffer(bytes, dtype, shape, &self.device)?,
+            None => Tensor::from_raw_buffer(&read_tensor(file, tensor)?, dtype, shape, &self.device)?,
+        })
     }
 
     /// Whether a tensor is there.

@@ -5,14 +5,16 @@
 //! one worker holds another can't take (docs/adr/0014).
 //!
 //! **Invariant:** a lease is renewed beside the work, and work whose lease is lost is dropped without a word to the
-//! server. No wall clock is asked: how long a lease holds is the server's to know.
+//! server. No wall clock is asked: how long a lease holds is the server's to know. A worker that is told to end leaves no lease behind
+//! ([`crate::stop`]), unless it is told twice.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
-use candle_core::Device;
+use anyhow::Result;
 use clap::Args;
 use fineline_api::{CompleteEvaluation, FailEvaluation};
 use fineline_client::{Client, Error};
@@ -21,12 +23,15 @@ use uuid::Uuid;
 
 use crate::candle::engine::CandleEngine;
 use crate::claims::Claims;
+use crate::device::{self, Wanted};
 use crate::engine::{Engine, EngineOptions};
-use crate::evaluation::evaluate;
+use crate::evaluation::{Came, evaluate};
 use crate::fetch::{Fetched, fetch};
 use crate::held_lease::HeldLease;
 use crate::loader::Loader;
 use crate::scratch;
+use crate::stop::Stop;
+use crate::telemetry::{Activity, DeviceMemory, Listener, Metrics};
 
 /// What a worker is told.
 #[derive(Debug, Clone, Args)]
@@ -37,11 +42,11 @@ pub struct WorkerOptions {
     /// A token with the scope `evaluate`.
     #[arg(long, env = "FINELINE_TOKEN", hide_env_values = true)]
     pub token: String,
-    /// Where models are computed: `cpu`.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
-    /// What the worker is called in lists; the host's name and the process when absent.
-    #[arg(long)]
+    /// Where models are computed: `cpu`, `cuda:N` for the card of that number, `cuda:auto` for a process a card.
+    #[arg(long, env = "FINELINE_DEVICE", default_value_t = Wanted::Cpu, overrides_with = "device")]
+    pub device: Wanted,
+    /// What the worker is called in lists; the host's name and the process when absent. With a process a card its number stands behind.
+    #[arg(long, overrides_with = "name")]
     pub name: Option<String>,
     /// Folder for the checkpoint at hand; the system's temporary one when absent.
     #[arg(long)]
@@ -53,12 +58,20 @@ pub struct WorkerOptions {
     /// What the cache may take, in GiB: those that were not used for the longest make room.
     #[arg(long, value_name = "GIB", default_value_t = 100, requires = "cache")]
     pub cache_gib: u64,
-    /// Tokens of a batch at most.
-    #[arg(long, default_value_t = 2048)]
-    pub batch_tokens: usize,
+    /// Tokens of a batch at most; when absent 2048 on the CPU and 8192 on a card.
+    #[arg(long)]
+    pub batch_tokens: Option<usize>,
     /// End when there is no work.
     #[arg(long)]
     pub once: bool,
+    /// Seconds that the task at hand has to end when the worker is told to (SIGTERM, ctrl-c); 0 drops it at once. What is left goes
+    /// to another worker at once.
+    #[arg(long = "drain-timeout", value_name = "SECONDS", default_value_t = 30)]
+    pub drain_timeout_s: u64,
+    /// Serve metrics at `http://ADDR/metrics` (`127.0.0.1:9464`) and `ok` at `/healthz`, to everybody who reaches the address; not at
+    /// all when absent. With a process a card, each adds its number to the port.
+    #[arg(long, env = "FINELINE_METRICS", value_name = "ADDR", overrides_with = "metrics")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl WorkerOptions {
@@ -66,53 +79,75 @@ impl WorkerOptions {
     pub(crate) fn scratch_dir(&self) -> PathBuf {
         self.scratch.clone().unwrap_or_else(std::env::temp_dir)
     }
+
+    /// Tokens of a batch at most.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.batch_tokens.unwrap_or(self.device.batch_tokens())
+    }
 }
 
 /// Makes the engine of the checkpoint in a folder.
 pub type LoadEngine = Arc<dyn Fn(&Path, EngineOptions) -> Result<Box<dyn Engine>> + Send + Sync>;
 
-/// Works until `stop` resolves, or with `once` until there is no work. What is at hand when it stops goes to another
-/// worker when the lease runs out.
+/// What all work of a worker shares.
+pub(crate) struct Worker {
+    pub(crate) options: WorkerOptions,
+    pub(crate) loader: Loader,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stop: Stop,
+}
+
+/// Works until it is told to end, or with `once` until there is no work. What is not done then is given back, or goes to another
+/// worker when its lease runs out.
 ///
 /// # Errors
 /// When the device is none that this build computes on, or the token is refused.
-pub async fn run(options: WorkerOptions, stop: impl Future<Output = ()>) -> Result<()> {
-    let device = device(&options.device)?;
+pub async fn run(options: WorkerOptions, stop: Stop) -> Result<()> {
+    let device = device::open(options.device)?;
+    let of_device = device.clone();
+    let memory = move || device::memory(&of_device);
     let load = move |dir: &Path, options| Ok(Box::new(CandleEngine::load(dir, &device, options)?) as Box<dyn Engine>);
-    run_with(options, Arc::new(load), stop).await
+    run_on(options, Arc::new(load), Box::new(memory), stop).await
 }
 
 /// The same with engines of another making.
 ///
 /// # Errors
 /// When the token is refused.
-pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: Stop) -> Result<()> {
+    run_on(options, load, Box::new(|| None), stop).await
+}
+
+async fn run_on(options: WorkerOptions, load: LoadEngine, memory: DeviceMemory, stop: Stop) -> Result<()> {
     let client = Client::new(&options.server, Some(&options.token))?;
     let name = options.name.clone();
     let name = name.unwrap_or_else(|| format!("{}-{}", host(), std::process::id()));
+    let metrics = Arc::new(match options.metrics {
+        Some(_) => Metrics::new(memory),
+        None => Metrics::off(),
+    });
+    let _listener = match options.metrics {
+        Some(address) => Some(Listener::start(address, Arc::clone(&metrics)).await?),
+        None => None,
+    };
     tracing::info!(
         worker = name,
         server = client.url(),
-        device = options.device,
+        device = %options.device,
         "the worker asks for work"
     );
-    let (loader, dir) = (Loader::new(load), options.scratch_dir());
+    let dir = options.scratch_dir();
     // Beside the work: what a killed worker left may be large.
     tokio::task::spawn_blocking(move || scratch::sweep(&dir));
+    let worker = Worker {
+        options,
+        loader: Loader::new(load),
+        metrics,
+        stop,
+    };
     tokio::select! {
-        () = stop => Ok(()),
-        ended = work(&client, &options, &name, &loader) => ended,
-    }
-}
-
-/// The device of that name.
-///
-/// # Errors
-/// When this build does not compute on it.
-pub fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        other => bail!("device `{other}` is not supported by this build: use `cpu`"),
+        () = worker.stop.forced() => Ok(()),
+        ended = work(&worker, &client, &name) => ended,
     }
 }
 
@@ -125,25 +160,33 @@ pub(crate) fn host() -> String {
     }
 }
 
-async fn work(client: &Client, options: &WorkerOptions, name: &str, loader: &Loader) -> Result<()> {
-    let mut claims = Claims::new(client, options, name);
+async fn work(worker: &Worker, client: &Client, name: &str) -> Result<()> {
+    let mut claims = Claims::new(client, &worker.options, name);
     let mut next: Option<Next> = None;
     loop {
         let work = match next.take() {
             Some(next) => next,
-            None => match claims.wait().await? {
+            None => match wait(worker, &mut claims).await? {
                 Some(held) => Next { held, fetched: None },
                 None => return Ok(()),
             },
         };
+        if worker.stop.is_asked() {
+            work.held.give_back().await;
+            return Ok(());
+        }
         let status = work.held.status.clone();
-        let mut current = pin!(handle(options, loader, work));
+        let mut current = pin!(handle(worker, work));
         next = loop {
             let held = tokio::select! {
                 () = &mut current => break None,
                 held = claims.ahead(&status) => held,
+                () = worker.stop.asked() => {
+                    tokio::join!(&mut current, claims.give_back_unheard());
+                    return Ok(());
+                }
             };
-            let mut fetching = pin!(fetch_ahead(options, held));
+            let mut fetching = pin!(fetch_ahead(worker, held));
             let fetched = tokio::select! {
                 () = &mut current => break fetching.await,
                 fetched = &mut fetching => fetched,
@@ -152,9 +195,24 @@ async fn work(client: &Client, options: &WorkerOptions, name: &str, loader: &Loa
             tokio::select! {
                 () = &mut current => break Some(ahead),
                 lost = ahead.held.lost() => ahead.held.tell_lost(&lost),
+                () = worker.stop.asked() => {
+                    tokio::join!(&mut current, ahead.held.give_back());
+                    return Ok(());
+                }
             }
         };
     }
+}
+
+/// Waits for work; `None` when there is none for this worker any more.
+async fn wait(worker: &Worker, claims: &mut Claims<'_>) -> Result<Option<HeldLease>> {
+    worker.metrics.turn_to(Activity::Waiting);
+    tokio::select! {
+        held = claims.wait() => return held,
+        () = worker.stop.asked() => {}
+    }
+    claims.give_back_unheard().await;
+    Ok(None)
 }
 
 /// What is done next, and what is here of it already.
@@ -164,14 +222,18 @@ struct Next {
 }
 
 /// Fetches the checkpoint of the next work; what can't be had is tried again when its turn comes. `None` when its lease is lost
-/// meanwhile.
-async fn fetch_ahead(options: &WorkerOptions, mut held: HeldLease) -> Option<Next> {
+/// meanwhile, or is given back since the worker ends.
+async fn fetch_ahead(worker: &Worker, mut held: HeldLease) -> Option<Next> {
     let client = held.client.clone();
     let lease = held.lease.clone();
     let fetched = tokio::select! {
-        fetched = fetch(&client, options, &lease) => fetched,
+        fetched = fetch(&client, &worker.options, &lease) => fetched,
         lost = held.lost() => {
             held.tell_lost(&lost);
+            return None;
+        }
+        () = worker.stop.asked() => {
+            held.give_back().await;
             return None;
         }
     };
@@ -184,25 +246,34 @@ async fn fetch_ahead(options: &WorkerOptions, mut held: HeldLease) -> Option<Nex
 }
 
 /// Does the work of a lease and says how it ended.
-async fn handle(options: &WorkerOptions, loader: &Loader, work: Next) {
+async fn handle(worker: &Worker, work: Next) {
     let Next { mut held, fetched } = work;
     held.begin();
+    worker.metrics.turn_to(Activity::Loading);
     let (id, client) = (held.id(), held.client.clone());
     let (lease, status) = (held.lease.clone(), held.status.clone());
+    let patience = Duration::from_secs(worker.options.drain_timeout_s);
     let outcome = tokio::select! {
-        outcome = evaluate(&client, options, loader, &lease, fetched, &status) => outcome,
+        outcome = evaluate(worker, &client, &lease, fetched, &status) => outcome,
+        () = worker.stop.overdue(patience) => Ok(Came::Stopped),
         lost = held.lost() => {
+            worker.metrics.lost.increment(1);
             held.tell_lost(&lost);
             return;
         }
     };
     held.let_go();
     let outcome = match outcome {
-        Ok(result_digest) => complete(&client, id, result_digest).await,
+        Ok(Came::Done(result_digest)) => complete(&client, id, result_digest).await,
+        Ok(Came::Stopped) => {
+            held.give_back().await;
+            return;
+        }
         Err(error) => Err(error),
     };
     let Err(error) = outcome else {
         fail_point!("worker.completed");
+        worker.metrics.done.increment(1);
         tracing::info!(evaluation = %id, "evaluated");
         return;
     };
@@ -210,9 +281,11 @@ async fn handle(options: &WorkerOptions, loader: &Loader, work: Next) {
         .downcast_ref::<Error>()
         .is_some_and(|error| matches!(error, Error::LeaseLost(_)))
     {
+        worker.metrics.lost.increment(1);
         held.tell_lost(&error);
         return;
     }
+    worker.metrics.failed.increment(1);
     let reason = format!("{error:#}");
     tracing::error!(evaluation = %id, reason, "the evaluation failed");
     let retryable = error.chain().any(may_pass);

@@ -162,6 +162,7 @@ struct Way {
     max_kept_bytes: usize,
     n_threads: usize,
     n_a_call: usize,
+    by_tables: bool,
 }
 
 /// Texts of every kind: choices that share their context, documents that share five shots, one-token answers, whole texts.
@@ -212,16 +213,17 @@ fn batches_orders_sharing_and_threads_change_nothing() {
         documents,
         generations,
     } = texts(&data);
-    let engine = |max_batch_tokens, max_kept_bytes| {
+    let engine = |max_batch_tokens, max_kept_bytes, by_tables| {
         let options = EngineOptions {
             max_batch_tokens,
             max_kept_bytes,
+            by_tables,
             ..EngineOptions::default()
         };
         CandleEngine::load(&data.join("models/stories260K"), &Device::Cpu, options).unwrap()
     };
     // One request a call: nothing is shared, nothing is beside it.
-    let mut lone = engine(1, 0);
+    let mut lone = engine(1, 0, false);
     let (mut alone, mut whole, mut gone_on) = (Vec::new(), Vec::new(), Vec::new());
     for pair in &pairs {
         alone.extend(lone.loglikelihood(std::slice::from_ref(pair), &mut |_| Ok(())).unwrap());
@@ -234,14 +236,22 @@ fn batches_orders_sharing_and_threads_change_nothing() {
         let one = std::slice::from_ref(generation);
         gone_on.extend(lone.generate_until(one, &mut |_| Ok(())).unwrap());
     }
-    let ways = (1..6000_usize, 0..(4_usize << 20), 1..5_usize, 1..=pairs.len()).prop_map(
-        |(max_batch_tokens, max_kept_bytes, n_threads, n_a_call)| Way {
-            max_batch_tokens,
-            max_kept_bytes,
-            n_threads,
-            n_a_call,
-        },
-    );
+    let ways = (
+        1..6000_usize,
+        0..(4_usize << 20),
+        1..5_usize,
+        1..=pairs.len(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(max_batch_tokens, max_kept_bytes, n_threads, n_a_call, by_tables)| Way {
+                max_batch_tokens,
+                max_kept_bytes,
+                n_threads,
+                n_a_call,
+                by_tables,
+            },
+        );
     let order = Just((0..pairs.len()).collect::<Vec<_>>()).prop_shuffle();
     let config = Config {
         cases: 12,
@@ -254,7 +264,7 @@ fn batches_orders_sharing_and_threads_change_nothing() {
             .build()
             .unwrap();
         threads.install(|| {
-            let mut engine = engine(way.max_batch_tokens, way.max_kept_bytes);
+            let mut engine = engine(way.max_batch_tokens, way.max_kept_bytes, way.by_tables);
             for asked in order.chunks(way.n_a_call) {
                 let requests: Vec<_> = asked.iter().map(|&i| pairs[i].clone()).collect();
                 let answers = engine.loglikelihood(&requests, &mut |_| Ok(())).unwrap();
@@ -284,7 +294,7 @@ fn batches_orders_sharing_and_threads_change_nothing() {
     });
     ran.unwrap();
     // And beginnings were shared indeed.
-    let mut together = engine(2048, 1 << 30);
+    let mut together = engine(2048, 1 << 30, false);
     together.loglikelihood(&pairs, &mut |_| Ok(())).unwrap();
     let counts = together.counts();
     assert!(counts.n_computed * 4 < counts.n_asked * 3, "{counts:?}");

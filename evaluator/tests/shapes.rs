@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use fineline_evaluator::candle::batch::{Batch, Cache};
+use fineline_evaluator::candle::batch::Batch;
 use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::candle::llama::Llama;
 use fineline_evaluator::config::Config;
-use fineline_evaluator::engine::{Engine, EngineOptions, Generation, NotFinite, Unanswerable};
+use fineline_evaluator::engine::{Asked, Engine, EngineOptions, Generation, NotFinite, Unanswerable};
 use fineline_evaluator::task::{Overrides, PreparedTask};
 use fineline_evaluator::weights::Weights;
 use serde_json::{Value, json};
@@ -94,23 +94,26 @@ fn logits_are_transformers() {
         let (_, config) = config(shape);
         let dir = tempfile::tempdir().unwrap();
         save(dir.path(), &weights(&config));
-        let weights = Weights::open(dir.path(), DType::F32, &Device::Cpu).unwrap();
-        let model = Llama::load(&config, weights, DType::F32, &Device::Cpu).unwrap();
-        let hidden = model
-            .forward(&Batch::of(&ids), &mut Cache::default(), &mut || Ok(()))
-            .unwrap();
+        let load = || {
+            let weights = Weights::open(dir.path(), DType::F32, &Device::Cpu).unwrap();
+            Llama::load(&config, weights, DType::F32, &Device::Cpu).unwrap()
+        };
         let positions = Tensor::new(positions.as_slice(), &Device::Cpu).unwrap();
-        let logits = model.logits(&hidden.index_select(&positions, 0).unwrap()).unwrap();
-        let logits: Vec<Vec<f32>> = logits.to_vec2().unwrap();
         let expected: Vec<Vec<f32>> = serde_json::from_value(shape["logits"].clone()).unwrap();
-        assert_eq!(logits.len(), expected.len());
-        for (ours, theirs) in logits.iter().flatten().zip(expected.iter().flatten()) {
-            let allowed = 1e-4 + 1e-4 * theirs.abs();
-            assert!(
-                (ours - theirs).abs() <= allowed,
-                "{}: {ours} against {theirs}",
-                shape["name"]
-            );
+        for (way, model) in [("as the CPU does", load()), ("as a card does", load().by_tables())] {
+            let mut cache = model.cache(0).unwrap();
+            let hidden = model.forward(&Batch::of(&ids), &mut cache, &mut || Ok(())).unwrap();
+            let logits = model.logits(&hidden.index_select(&positions, 0).unwrap()).unwrap();
+            let logits: Vec<Vec<f32>> = logits.to_vec2().unwrap();
+            assert_eq!(logits.len(), expected.len());
+            for (ours, theirs) in logits.iter().flatten().zip(expected.iter().flatten()) {
+                let allowed = 1e-4 + 1e-4 * theirs.abs();
+                assert!(
+                    (ours - theirs).abs() <= allowed,
+                    "{} {way}: {ours} against {theirs}",
+                    shape["name"]
+                );
+            }
         }
     }
 }
@@ -242,6 +245,86 @@ fn what_has_no_log_likelihood_is_refused_and_named() {
         error.contains("task `t`: document 0: ") && error.contains("without a token"),
         "{error}"
     );
+}
+
+#[test]
+fn a_batch_that_the_device_lacks_memory_for_is_made_smaller_once() {
+    let dir = checkpoint(|_, _| {});
+    let pairs: Vec<_> = (1..30).map(|n| ("a b ".repeat(n), "a b".to_owned())).collect();
+    let sound = load(&dir).unwrap().loglikelihood(&pairs, &mut |_| Ok(())).unwrap();
+    // What candle says of a card, once it has begun to compute.
+    let too_much = || {
+        let said = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        Err(candle_core::Error::Cuda(said.into()).into())
+    };
+    let options = EngineOptions {
+        max_batch_tokens: 64,
+        by_tables: true,
+        ..EngineOptions::default()
+    };
+    let engine = || CandleEngine::load(dir.path(), &Device::Cpu, options.clone()).unwrap();
+
+    let (mut n_failures, mut largest, mut before) = (0, 0, 0);
+    let answers = engine().loglikelihood(&pairs, &mut |done| {
+        if n_failures == 0 && done.n_tokens > 100 {
+            n_failures = 1;
+            return too_much();
+        }
+        if n_failures == 1 {
+            largest = largest.max(done.n_tokens.saturating_sub(before));
+            before = done.n_tokens;
+        }
+        Ok(())
+    });
+    for (answer, sound) in answers.unwrap().iter().zip(&sound) {
+        assert!((answer.log_likelihood - sound.log_likelihood).abs() < 1e-4);
+        assert_eq!(answer.is_greedy, sound.is_greedy);
+    }
+    assert_eq!((n_failures, largest), (1, 16), "a quarter of the batch");
+
+    let error = engine()
+        .loglikelihood(&pairs, &mut |done| if done.n_tokens > 0 { too_much() } else { Ok(()) })
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("batches of 16 tokens") && text.contains("--batch-tokens"),
+        "{text}"
+    );
+    assert!(error.is::<std::io::Error>(), "another worker may have more");
+}
+
+#[test]
+fn what_is_expected_is_answered_as_if_it_was_not() {
+    let dir = checkpoint(|_, config| config["max_position_embeddings"] = json!(8));
+    let options = EngineOptions {
+        by_tables: true,
+        ..EngineOptions::default()
+    };
+    let mut engine = CandleEngine::load(dir.path(), &Device::Cpu, options).unwrap();
+    let pairs = |texts: &[&str]| -> Vec<(String, String)> {
+        texts.iter().map(|text| ((*text).to_owned(), " b".to_owned())).collect()
+    };
+    let (first, second) = (pairs(&["a", "a b a"]), pairs(&["b b", "a"]));
+    let documents = vec!["a b a b a b a b a b".to_owned()];
+    let mut ask = |expected: bool| {
+        let expect = |engine: &mut CandleEngine, asked| {
+            if expected {
+                engine.expect(asked);
+            }
+        };
+        expect(&mut engine, Asked::Pairs(second.clone()));
+        let of_first = engine.loglikelihood(&first, &mut |_| Ok(())).unwrap();
+        expect(&mut engine, Asked::Documents(documents.clone()));
+        let of_second = engine.loglikelihood(&second, &mut |_| Ok(())).unwrap();
+        let of_documents = engine.loglikelihood_rolling(&documents, &mut |_| Ok(())).unwrap();
+        (of_first, of_second, of_documents)
+    };
+    assert_eq!(ask(true), ask(false));
+    // What has no answer says so when it is asked, and not before.
+    engine.expect(Asked::Pairs(vec![("a".to_owned(), String::new())]));
+    assert_eq!(engine.loglikelihood(&first, &mut |_| Ok(())).unwrap().len(), 2);
+    let error = engine.loglikelihood(&[("a".to_owned(), String::new())], &mut |_| Ok(()));
+    assert_eq!(error.unwrap_err().downcast_ref::<Unanswerable>().unwrap().request, 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use fineline_evaluator::demo::{self, DemoOptions};
+use fineline_evaluator::stop::Stop;
 use fineline_evaluator::worker::{self, WorkerOptions};
 
 use crate::commands::stdin_closed;
@@ -27,7 +28,7 @@ pub(crate) const DEMO_RUN: &str = demo::RUN;
 
 /// Works until the parent closes the pipe.
 pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    worker::run(args.options, stdin_closed()).await?;
+    worker::run(args.options, Stop::at_once(stdin_closed())).await?;
     Ok(ExitCode::SUCCESS)
 }
 

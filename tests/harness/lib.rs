@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use fineline_api::{ClaimEvaluation, CreateToken, RunName, Scope};
 use fineline_client::Client;
+use fineline_evaluator::device::Wanted;
+use fineline_evaluator::stop::Stop;
 use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::{RunningServer, ServeOptions, start};
 use tempfile::TempDir;
@@ -97,19 +99,27 @@ impl TestServer {
 
     async fn worked(&self, load: LoadEngine, cache: Option<PathBuf>) {
         let options = WorkerOptions {
+            cache,
+            ..self.worker_options().await
+        };
+        run_with(options, load, Stop::never()).await.expect("the worker works");
+    }
+
+    /// What a worker of all runs is told that works until there is no work.
+    pub async fn worker_options(&self) -> WorkerOptions {
+        WorkerOptions {
             server: self.server.url.clone(),
             token: self.token(&[Scope::Evaluate], "*").await,
-            device: "cpu".to_owned(),
+            device: Wanted::Cpu,
             name: Some("w".to_owned()),
             scratch: None,
-            cache,
+            cache: None,
             cache_gib: 1,
-            batch_tokens: 4096,
+            batch_tokens: Some(4096),
             once: true,
-        };
-        run_with(options, load, std::future::pending())
-            .await
-            .expect("the worker works");
+            drain_timeout_s: 30,
+            metrics: None,
+        }
     }
 }
 

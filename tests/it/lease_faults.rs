@@ -8,6 +8,7 @@ mod killed;
 mod parked;
 mod race;
 mod stale;
+mod stopped;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use fineline_api::Scope::Read;
 use fineline_client::{Client, PushOptions, apply_suite, push};
+use fineline_evaluator::device::Wanted;
+use fineline_evaluator::stop::Stop;
 use fineline_evaluator::worker::{WorkerOptions, run_with};
 use harness::{ServerProcess, Start, checkpoint, load_fake, serve, serve_with, suite, until};
 use prom_text_format_parser::{Metric, Sample, Scrape, ValueType};
@@ -13,10 +15,15 @@ use serde_json::{Value, json};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_registry-under-test");
 
-/// Name and type of every metric that docs/OPERATIONS.md lists: `` | `NAME` | TYPE | … ``
-fn documented() -> BTreeMap<String, String> {
+/// The heading below which docs/OPERATIONS.md lists a worker's metrics; the registry's stand before.
+pub(crate) const WORKER_METRICS: &str = "### A worker's metrics";
+
+/// Name and type of every metric that docs/OPERATIONS.md lists below a heading, or before the worker's: `` | `NAME` | TYPE | … ``
+pub(crate) fn documented(below: Option<&str>) -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).unwrap();
+    let (before, after) = text.split_once(below.unwrap_or(WORKER_METRICS)).unwrap();
+    let text = below.map_or(before, |_| after);
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let cells = rows.filter_map(|row| row.split_once("` | "));
     cells
@@ -35,14 +42,14 @@ async fn scrape(url: &str, token: &str) -> String {
 }
 
 /// The samples of a scrape; fails the test where the text is not what Prometheus reads.
-fn parsed(text: &str) -> BTreeMap<String, Metric> {
+pub(crate) fn parsed(text: &str) -> BTreeMap<String, Metric> {
     let scrape = Scrape::parse(text).unwrap();
     let named = scrape.metrics.into_iter().map(|metric| (metric.name.clone(), metric));
     named.collect()
 }
 
 /// The sum of a metric's samples that bear a label's value.
-fn value(metrics: &BTreeMap<String, Metric>, name: &str, label: Option<(&str, &str)>) -> f64 {
+pub(crate) fn value(metrics: &BTreeMap<String, Metric>, name: &str, label: Option<(&str, &str)>) -> f64 {
     let bears = |sample: &&Sample| {
         let has = |(key, value)| {
             sample
@@ -73,15 +80,17 @@ async fn busy(data: &Path) -> (ServerProcess, Client) {
     let options = WorkerOptions {
         server: server.url.clone(),
         token: server.token(),
-        device: "cpu".to_owned(),
+        device: Wanted::Cpu,
         name: Some("hidden-worker".to_owned()),
         scratch: None,
         cache: None,
         cache_gib: 0,
-        batch_tokens: 4096,
+        batch_tokens: Some(4096),
         once: true,
+        drain_timeout_s: 30,
+        metrics: None,
     };
-    run_with(options, load_fake(), std::future::pending()).await.unwrap();
+    run_with(options, load_fake(), Stop::never()).await.unwrap();
     admin.collect_garbage(false).await.unwrap();
     let http = reqwest::Client::new();
     http.get(format!("{}/hidden/address", server.url)).send().await.unwrap();
@@ -104,7 +113,7 @@ async fn the_metrics_are_those_of_the_docs_and_count_what_happened() {
     let types = metrics
         .values()
         .map(|metric| (metric.name.clone(), metric.kind.to_string()));
-    assert_eq!(types.collect::<BTreeMap<_, _>>(), documented());
+    assert_eq!(types.collect::<BTreeMap<_, _>>(), documented(None));
     for metric in metrics.values() {
         let help = metric.help_desc.as_deref().unwrap_or_default();
         assert!(help.len() > 10, "{} has no help", metric.name);

@@ -1,5 +1,8 @@
 //! The worker's own loop against the registry, with an engine of known numbers; and what every engine must do.
 
+mod metrics;
+mod stop;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,13 +1,12 @@
-//! Attention of a batch's pieces (Vaswani et al., 2017): on the CPU by products of tiles, on a device by candle's operations.
+//! Attention of a batch's pieces on the CPU (Vaswani et al., 2017), by products of tiles. On a device it is an operation of its own
+//! ([`super::operations::Attend`]).
 //!
 //! Each position looks at what stands before its piece and at its own piece up to itself; no tensor has more than a tile of
 //! positions by all that they look at. Key-value heads are never repeated for the query heads that share them.
 //!
 //! Shapes: N rows of a batch, D head width; a row of queries is [heads · D], one of keys or values [K · D].
 
-use anyhow::{Result, ensure};
-use candle_core::{DType, Device, Tensor};
-use candle_nn::ops::softmax_last_dim;
+use anyhow::Result;
 use rayon::prelude::*;
 
 use super::batch::{Batch, BatchPiece, Cache, KeyValues, Source};
@@ -44,8 +43,8 @@ struct Tile {
     end: usize,
 }
 
-/// What queries [N, heads · D] see, [N, heads · D], on the CPU.
-pub(crate) fn on_host(
+/// What queries [N, heads · D] see, [N, heads · D].
+pub(crate) fn attend(
     heads: Heads,
     batch: &Batch,
     (queries, keys, values): (&[f32], &[f32], &[f32]),
@@ -65,12 +64,12 @@ pub(crate) fn on_host(
                     n,
                 },
                 Source::Kept(key) => match cache.get(key, layer) {
-                    Some(KeyValues::Host { keys, values }) => Part {
+                    Some(KeyValues { keys, values }) => Part {
                         keys: &keys[..n * kv_width],
                         values: &values[..n * kv_width],
                         n,
                     },
-                    _ => anyhow::bail!("keys and values `{key}` are not kept"),
+                    None => anyhow::bail!("keys and values `{key}` are not kept"),
                 },
             });
         }
@@ -221,176 +220,116 @@ fn multiply(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, factor
     }
 }
 
-/// The same on a device, a piece after the other: queries, keys and values are tensors of the model's dtype.
-pub(crate) fn on_device(
-    heads: Heads,
-    batch: &Batch,
-    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
-    cache: &Cache,
-    layer: usize,
-) -> Result<Tensor> {
-    let group = heads.n / heads.n_kv;
-    let mut seen = Vec::with_capacity(batch.pieces.len());
-    for piece in &batch.pieces {
-        let n_rows = piece.end - piece.begin;
-        let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());
-        for part in &piece.before {
-            let (keys, values, first) = match part.source {
-                Source::Rows(first) => (keys, values, first),
-                Source::Kept(key) => match cache.get(key, layer) {
-                    Some(KeyValues::Device { keys, values }) => (keys, values, 0),
-                    _ => anyhow::bail!("keys and values `{key}` are not kept"),
-                },
-            };
-            all_keys.push(keys.narrow(0, first, part.n_tokens)?);
-            all_values.push(values.narrow(0, first, part.n_tokens)?);
-        }
-        all_keys.push(keys.narrow(0, piece.begin, n_rows)?);
-        all_values.push(values.narrow(0, piece.begin, n_rows)?);
-        let n_all: usize = piece.before.iter().map(|part| part.n_tokens).sum::<usize>() + n_rows;
-        // [K, n, D]
-        let by_head = |parts: &[Tensor]| -> Result<Tensor> {
-            let all = Tensor::cat(parts, 0)?.reshape((n_all, heads.n_kv, heads.dim))?;
-            Ok(all.transpose(0, 1)?.contiguous()?)
-        };
-        let (all_keys, all_values) = (by_head(&all_keys)?, by_head(&all_values)?);
-        let mut tiles = Vec::new();
-        for begin in (0..n_rows).step_by(DEVICE_TILE) {
-            let n = DEVICE_TILE.min(n_rows - begin);
-            let tile = queries.narrow(0, piece.begin + begin, n)?;
-            let tile = tile.reshape((n, heads.n_kv, group, heads.dim))?.permute((1, 2, 0, 3))?;
-            let tile = tile.contiguous()?.reshape((heads.n_kv, group * n, heads.dim))?;
-            let scores = tile.matmul(&all_keys.t()?)?.to_dtype(DType::F32)?;
-            let scores = (scores * (1.0 / (heads.dim as f64).sqrt()))?.reshape((heads.n, n, n_all))?;
-            let scores = scores.broadcast_add(&mask(n_all - n_rows + begin, n, n_all, queries.device())?)?;
-            let weights = softmax_last_dim(&scores)?.to_dtype(queries.dtype())?;
-            let weights = weights.reshape((heads.n_kv, group * n, n_all))?;
-            let tile = weights.matmul(&all_values)?.reshape((heads.n, n, heads.dim))?;
-            tiles.push(tile.transpose(0, 1)?.contiguous()?.reshape((n, heads.n * heads.dim))?);
-        }
-        seen.push(Tensor::cat(&tiles, 0)?);
-    }
-    ensure!(!seen.is_empty(), "a batch without pieces");
-    Ok(Tensor::cat(&seen, 0)?)
-}
-
-/// Positions of a tile on a device.
-const DEVICE_TILE: usize = 1024;
-
-/// 0 where a position may look, minus infinity behind it: [n, n_all], the first of n standing at `first`.
-fn mask(first: usize, n: usize, n_all: usize, device: &Device) -> Result<Tensor> {
-    let row = |i: usize| (0..n_all).map(move |j| if j <= first + i { 0.0 } else { f32::NEG_INFINITY });
-    let mask: Vec<f32> = (0..n).flat_map(row).collect();
-    Ok(Tensor::from_vec(mask, (n, n_all), device)?)
-}
-
 /// Keeps what the batch says is to be kept of a layer's keys and values, behind what is kept there.
-pub(crate) fn keep_on_host(batch: &Batch, cache: &mut Cache, layer: usize, width: usize, keys: &[f32], values: &[f32]) {
+pub(crate) fn keep(batch: &Batch, cache: &mut Cache, layer: usize, width: usize, keys: &[f32], values: &[f32]) {
     for piece in &batch.pieces {
         let Some((key, n)) = piece.keep else { continue };
         let rows = piece.begin * width..(piece.begin + n) * width;
         let layers = cache.kept.entry(key).or_default();
         if layers.len() == layer {
-            let (keys, values) = (Vec::new(), Vec::new());
-            layers.push(KeyValues::Host { keys, values });
+            layers.push(KeyValues::default());
         }
-        if let KeyValues::Host {
-            keys: kept_keys,
-            values: kept_values,
-        } = &mut layers[layer]
-        {
-            kept_keys.extend_from_slice(&keys[rows.clone()]);
-            kept_values.extend_from_slice(&values[rows]);
-        }
+        layers[layer].keys.extend_from_slice(&keys[rows.clone()]);
+        layers[layer].values.extend_from_slice(&values[rows]);
     }
-}
-
-/// The same on a device.
-pub(crate) fn keep_on_device(
-    batch: &Batch,
-    cache: &mut Cache,
-    layer: usize,
-    keys: &Tensor,
-    values: &Tensor,
-) -> Result<()> {
-    for piece in &batch.pieces {
-        let Some((key, n)) = piece.keep else { continue };
-        let mut rows = [keys, values].map(|tensor| tensor.narrow(0, piece.begin, n));
-        let layers = cache.kept.entry(key).or_default();
-        if let Some(KeyValues::Device { keys, values }) = layers.get(layer) {
-            rows = [(keys, &rows[0]), (values, &rows[1])].map(|(kept, new)| match new {
-                Ok(new) => Tensor::cat(&[kept, new], 0),
-                Err(error) => Err(candle_core::Error::msg(error)),
-            });
-        }
-        let [keys, values] = rows;
-        // A copy: a view would hold all rows of the batch.
-        let kept = KeyValues::Device {
-            keys: keys?.force_contiguous()?,
-            values: values?.force_contiguous()?,
-        };
-        if layers.len() == layer {
-            layers.push(kept);
-        } else {
-            layers[layer] = kept;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use candle_core::{DType, Device, Tensor};
 
     use super::*;
-    use crate::candle::batch::Before;
+    use crate::candle::batch::{Before, Cache};
+    use crate::candle::operations::{Attend, Keep};
+    use crate::candle::pool::Pool;
+    use crate::candle::table::Table;
+    use crate::config::Config;
+
+    /// Two heads of keys and values for six of queries, of width 8; one layer.
+    fn config() -> Config {
+        let json = serde_json::json!({
+            "model_type": "llama", "hidden_size": 48, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 4, "max_position_embeddings": 512,
+            "rms_norm_eps": 1e-6,
+        });
+        Config::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn tensor(rows: usize, width: usize, seed: usize) -> Tensor {
+        let number = |i: usize| (((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0) * 2.0;
+        let numbers: Vec<f32> = (0..rows * width).map(number).collect();
+        Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap()
+    }
+
+    fn host(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// What a batch sees as the host computes it, and as the tables say it; both keep what the batch keeps.
+    fn both(heads: Heads, batch: &Batch, caches: &mut [Cache; 2], seed: usize) -> [Vec<f32>; 2] {
+        let n = batch.ids.len();
+        let (queries, keys, values) = (tensor(n, 48, seed), tensor(n, 16, seed + 1), tensor(n, 16, seed + 2));
+        let numbers = (&host(&queries)[..], &host(&keys)[..], &host(&values)[..]);
+        let [of_host, of_tables] = caches;
+        let on_host = attend(heads, batch, numbers, of_host, 0).unwrap();
+        keep(batch, of_host, 0, 16, numbers.1, numbers.2);
+
+        let table = Table::of(batch, of_tables).unwrap().to_device(&Device::Cpu).unwrap();
+        let pool = of_tables.pool().unwrap().layer(0);
+        let attend = Attend {
+            heads,
+            table: &table,
+            pool,
+        };
+        let by_tables = queries.apply_op3_no_bwd(&keys, &values, &attend).unwrap();
+        if let Some((from, to)) = &table.kept {
+            pool.0.inplace_op2(&keys, &Keep { from, to }).unwrap();
+            pool.1.inplace_op2(&values, &Keep { from, to }).unwrap();
+        }
+        [on_host, host(&by_tables)]
+    }
 
     #[test]
-    fn tiles_on_the_host_are_what_candles_operations_give() {
+    fn the_host_sees_what_the_tables_say() {
         let heads = Heads { n: 6, n_kv: 2, dim: 8 };
-        // A piece longer than a tile; one behind a part of it; one behind that and what was kept.
-        let mut batch = Batch::default();
+        let pool = Pool::new(&config(), 12, DType::F32, &Device::Cpu).unwrap();
+        let mut caches = [(); 2].map(|()| Cache::default());
+        caches[1].pool = Some(pool);
         let before = |source, n_tokens| Before { source, n_tokens };
-        let kept = before(Source::Kept(3), 5);
-        batch.push(&[0; 150], 5, vec![kept], None);
-        batch.push(&[0; 3], 145, vec![kept, before(Source::Rows(0), 140)], None);
-        batch.push(
-            &[0; 70],
-            9,
-            vec![before(Source::Rows(150), 2), before(Source::Kept(3), 7)],
-            None,
+        // Rows of the pool that are not in the order of their names: what was kept first is forgotten, and its rows taken again.
+        let mut first = Batch::default();
+        first.push(&[0; 4], 0, Vec::new(), Some((1, 4)));
+        first.push(&[0; 9], 0, Vec::new(), Some((3, 6)));
+        let mut second = Batch::default();
+        second.push(&[0; 3], 6, vec![before(Source::Kept(3), 6)], Some((3, 3)));
+        // A piece longer than a tile; one behind a part of it; one behind that and what was kept.
+        let mut third = Batch::default();
+        let kept = before(Source::Kept(3), 8);
+        third.push(&[0; 150], 8, vec![kept], None);
+        third.push(&[0; 3], 148, vec![kept, before(Source::Rows(0), 140)], None);
+        let rows = before(Source::Rows(150), 2);
+        third.push(&[0; 70], 9, vec![rows, before(Source::Kept(3), 7)], None);
+
+        let mut largest = 0.0_f32;
+        for (seed, batch) in [first, second, third].iter().enumerate() {
+            let [ours, theirs] = both(heads, batch, &mut caches, 10 * seed);
+            let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(
+                worst < 2e-6 && theirs.iter().all(|number| number.is_finite()),
+                "{worst}"
+            );
+            largest = ours.iter().fold(largest, |largest, number| largest.max(number.abs()));
+            caches.iter_mut().for_each(|cache| cache.forget(1));
+        }
+        assert!(largest > 0.1);
+        let full = Table::of(
+            &{
+                let mut batch = Batch::default();
+                batch.push(&[0; 4], 0, Vec::new(), Some((5, 4)));
+                batch
+            },
+            &mut caches[1],
         );
-        let tensor = |rows: usize, width: usize, seed: usize| {
-            let number = |i: usize| (((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0) * 2.0;
-            let numbers: Vec<f32> = (0..rows * width).map(number).collect();
-            Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap()
-        };
-        let host = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let n = batch.ids.len();
-        let (queries, keys, values) = (tensor(n, 48, 1), tensor(n, 16, 2), tensor(n, 16, 3));
-        let (kept_keys, kept_values) = (tensor(9, 16, 4), tensor(9, 16, 5));
-        let cache = |kept: KeyValues| Cache {
-            kept: HashMap::from([(3, vec![kept])]),
-        };
-        let on_host = cache(KeyValues::Host {
-            keys: host(&kept_keys),
-            values: host(&kept_values),
-        });
-        let on_device = cache(KeyValues::Device {
-            keys: kept_keys,
-            values: kept_values,
-        });
-
-        let ours = (&host(&queries)[..], &host(&keys)[..], &host(&values)[..]);
-        let ours = super::on_host(heads, &batch, ours, &on_host, 0).unwrap();
-        let theirs = super::on_device(heads, &batch, (&queries, &keys, &values), &on_device, 0).unwrap();
-
-        let worst = ours
-            .iter()
-            .zip(host(&theirs))
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
-        assert!(worst < 2e-6, "{worst}");
-        assert!(ours.iter().any(|number| number.abs() > 0.1));
+        assert!(full.unwrap_err().to_string().contains("room for 3"));
     }
 }

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use anyhow::{Context, Result};
+
+use super::pool::Pool;
 
 /// The name of what is kept.
 pub type Key = usize;
@@ -74,34 +76,47 @@ impl Batch {
     }
 }
 
-/// Keys and values of tokens of one layer: [n, K·D] each.
-#[derive(Debug, Clone)]
-pub(crate) enum KeyValues {
-    /// In float32.
-    Host { keys: Vec<f32>, values: Vec<f32> },
-    /// In the model's dtype.
-    Device { keys: Tensor, values: Tensor },
+/// Keys and values of tokens of one layer on the CPU, in float32: [n, K·D] each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyValues {
+    pub(crate) keys: Vec<f32>,
+    pub(crate) values: Vec<f32>,
 }
 
-/// What is kept of earlier batches: by name, a layer after the other.
+/// What is kept of earlier batches, by name: [`Llama::cache`](super::llama::Llama::cache) makes one.
 #[derive(Debug, Default)]
 pub struct Cache {
+    /// On the CPU, a layer after the other.
     pub(crate) kept: HashMap<Key, Vec<KeyValues>>,
+    /// On a device.
+    pub(crate) pool: Option<Pool>,
 }
 
 impl Cache {
     /// Forgets all names but those that `is_wanted`.
     pub fn retain(&mut self, is_wanted: impl Fn(Key) -> bool) {
         self.kept.retain(|&key, _| is_wanted(key));
+        if let Some(pool) = &mut self.pool {
+            pool.retain(is_wanted);
+        }
     }
 
-    /// What is kept of a layer by a name.
+    /// What is kept of a layer by a name, on the CPU.
     pub(crate) fn get(&self, key: Key, layer: usize) -> Option<&KeyValues> {
         self.kept.get(&key)?.get(layer)
     }
 
+    /// What is kept on a device.
+    pub(crate) fn pool(&self) -> Result<&Pool> {
+        self.pool.as_ref().context("this cache is of the CPU")
+    }
+
+    pub(crate) fn pool_mut(&mut self) -> Result<&mut Pool> {
+        self.pool.as_mut().context("this cache is of the CPU")
+    }
+
     /// Forgets a name.
     pub fn forget(&mut self, key: Key) {
-        self.kept.remove(&key);
+        self.retain(|other| other != key);
     }
 }

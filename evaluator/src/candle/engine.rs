@@ -3,41 +3,52 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use fineline_format::suite::EvalDtype;
-use rayon::prelude::*;
 
-use super::batch::{Batch, Before, Cache, Source};
-use super::host::{self, Said};
+use super::batch::{Batch, Before, Source};
+use super::encode::{Expected, Reader};
+use super::host::Said;
 use super::llama::{Check, Llama};
 use super::numbers;
 use super::plan::{Plan, Row, Wanted};
 use crate::config::Config;
-use crate::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress, Unanswerable};
+use crate::device;
+use crate::engine::{Answer, Asked, Description, Done, Engine, EngineOptions, Generation, NotFinite, Progress};
 use crate::memory::{self, Needed};
 use crate::tokenizer::{BOS_POLICY, Tokenizer};
 use crate::weights::Weights;
 
-/// Numbers of the largest block of logits: 32 MiB in float32. A larger one is slower, since it leaves the CPU's caches before it
+/// Numbers of the largest block of logits on the CPU: 32 MiB in float32. A larger one is slower, since it leaves the caches before it
 /// is read.
-pub(crate) const LOGITS: usize = 1 << 23;
+const LOGITS: usize = 1 << 23;
 
-/// Texts that become tokens between two questions whether to go on.
-const N_TEXTS: usize = 256;
+/// The same on a card, 512 MiB in bfloat16: a product that fills it, and few waits for it.
+const LOGITS_ON_A_CARD: usize = 1 << 28;
 
 /// A LLaMA on candle.
 #[derive(Debug)]
 pub struct CandleEngine {
     pub(super) model: Llama,
-    pub(super) tokenizer: Tokenizer,
+    pub(super) reader: Arc<Reader>,
     pub(super) config: Config,
     pub(super) device: Device,
     pub(super) options: EngineOptions,
     /// Bytes that the model leaves for keys and values; no bound where it is not known.
     left_bytes: u64,
+    /// Whether batches are smaller than asked for, since the device lacked memory.
+    is_smaller: bool,
+    /// What is asked next.
+    expected: Option<Expected>,
     counts: Counts,
+}
+
+/// Numbers of the largest block of logits on a device.
+pub(crate) fn logits_at_once(is_cpu: bool) -> usize {
+    if is_cpu { LOGITS } else { LOGITS_ON_A_CARD }
 }
 
 /// Tokens that were worked on.
@@ -47,6 +58,28 @@ pub struct Counts {
     pub n_asked: u64,
     /// Of these, computed.
     pub n_computed: u64,
+    /// Tokens that the computed ones look at, themselves included: a sum over all of them, which attention's work follows from.
+    pub n_looked_at: u64,
+    /// Positions whose logits were computed.
+    pub n_scored: u64,
+}
+
+impl Counts {
+    /// Counts tokens behind `n_before` others.
+    pub(super) fn compute(&mut self, n_before: usize, n_tokens: usize) {
+        let (before, n) = (n_before as u64, n_tokens as u64);
+        self.n_computed += n;
+        self.n_looked_at += n * before + n * (n + 1) / 2;
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.n_asked += other.n_asked;
+        self.n_computed += other.n_computed;
+        self.n_looked_at += other.n_looked_at;
+        self.n_scored += other.n_scored;
+    }
 }
 
 impl CandleEngine {
@@ -58,10 +91,23 @@ impl CandleEngine {
         let json = std::fs::read(dir.join("config.json")).context("config.json")?;
         let config = Config::parse(&json)?;
         let mut left_bytes = u64::MAX;
-        if let (true, Some(available)) = (device.is_cpu(), memory::available_bytes()) {
-            left_bytes = Needed::of(&config, &options).check(available)?;
+        if !device.is_cpu() {
+            check_sizes(&config, &mut options)?;
+        }
+        // What an earlier model left is free once the driver has it.
+        device::give_back(device);
+        let available = match device.is_cpu() {
+            true => memory::available_bytes(),
+            false => device::memory(device).map(|memory| memory.free_bytes),
+        };
+        if let Some(available) = available {
+            left_bytes = Needed::of(&config, &options, device.is_cpu()).check(available)?;
             let left = usize::try_from(left_bytes).unwrap_or(usize::MAX);
-            options.max_kept_bytes = options.max_kept_bytes.min(left);
+            options.max_kept_bytes = match device.is_cpu() {
+                true => options.max_kept_bytes.min(left),
+                // A card's memory is nobody else's: the more texts are made at once, the fewer times the weights are read.
+                false => options.max_kept_bytes.min(left / 4 * 3),
+            };
         }
         let dtype = match options.dtype {
             EvalDtype::Float32 => DType::F32,
@@ -69,14 +115,19 @@ impl CandleEngine {
             EvalDtype::Float16 => DType::F16,
         };
         let tokenizer = Tokenizer::load(dir, &config)?;
-        let model = Llama::load(&config, Weights::open(dir, dtype, device)?, dtype, device)?;
+        let mut model = Llama::load(&config, Weights::open(dir, dtype, device)?, dtype, device)?;
+        if options.by_tables {
+            model = model.by_tables();
+        }
         Ok(Self {
             model,
-            tokenizer,
+            reader: Arc::new(Reader::new(tokenizer, config.clone())),
+            expected: None,
             config,
             device: device.clone(),
             options,
             left_bytes,
+            is_smaller: false,
             counts: Counts::default(),
         })
     }
@@ -84,6 +135,37 @@ impl CandleEngine {
     /// What it has worked on since it was loaded.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// What is expected, where that is it.
+    fn expected(&mut self, is_it: impl FnOnce(&Asked) -> bool) -> Option<Expected> {
+        self.expected.take_if(|expected| is_it(expected.asked()))
+    }
+
+    /// Does a computation. When the device lacks memory for it, it is done once more with a batch of a quarter, which stays.
+    fn within_memory<T>(&mut self, mut compute: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let mut outcome = compute(self);
+        let is_too_much = |outcome: &Result<T>| outcome.as_ref().err().is_some_and(device::is_out_of_memory);
+        if is_too_much(&outcome) && !self.is_smaller {
+            let n_tokens = self.options.max_batch_tokens;
+            self.is_smaller = true;
+            self.options.max_batch_tokens = (n_tokens / 4).max(1);
+            self.options.max_kept_bytes /= 4;
+            device::give_back(&self.device);
+            let less = self.options.max_batch_tokens;
+            tracing::warn!("the device lacks memory for batches of {n_tokens} tokens: from here on they have {less}");
+            outcome = compute(self);
+        }
+        if !is_too_much(&outcome) {
+            return outcome;
+        }
+        device::give_back(&self.device);
+        let n_tokens = self.options.max_batch_tokens;
+        let text = format!(
+            "the device lacks memory for batches of {n_tokens} tokens, a smaller one tried before: evaluate with fewer \
+             (--batch-tokens), or where there is more"
+        );
+        Err(std::io::Error::new(std::io::ErrorKind::OutOfMemory, text).into())
     }
 
     /// Scores rows and adds up each of `n` answers.
@@ -102,15 +184,23 @@ impl CandleEngine {
         let max_tokens = self.options.max_batch_tokens;
         let plan = Plan::new(rows, max_tokens);
         let batches = plan.batches(max_tokens);
-        self.check_kept(plan.max_kept(&batches))?;
-        self.counts.n_asked += plan.n_asked;
-        let mut cache = Cache::default();
+        let n_kept = plan.max_kept(&batches);
+        self.check_kept(n_kept)?;
+        let mut counts = Counts {
+            n_asked: plan.n_asked,
+            ..Counts::default()
+        };
+        let mut cache = self.model.cache(n_kept)?;
         for pieces in batches {
             let kept = plan.kept_before(pieces.end);
+            for piece in &plan.pieces[pieces.clone()] {
+                counts.compute(piece.position, piece.tokens.len());
+            }
             let (batch, wanted) = batch(&plan, pieces, kept);
             self.check(&batch.ids)?;
             let hidden = self.model.forward(&batch, &mut cache, &mut || progress(done))?;
-            done.n_tokens += batch.ids.len() as u64;
+            counts.n_scored += wanted.len() as u64;
+            done.n_tokens = counts.n_computed;
             cache.retain(|key| kept.iter().any(|&(piece, _)| piece == key));
             let all_said = self.read(&hidden, &wanted, &mut || progress(done))?;
             let broken = all_said.iter().filter(|(_, said)| !said.is_finite);
@@ -131,31 +221,39 @@ impl CandleEngine {
         if plan.pieces.is_empty() {
             progress(done)?;
         }
-        self.counts.n_computed += done.n_tokens;
+        self.count(counts);
         Ok(answers)
     }
 
     /// What the logits at some rows of hidden states say, block by block: (index in `wanted`, what is said).
     fn read(&self, hidden: &Tensor, wanted: &[(u32, &[Wanted])], check: Check<'_>) -> Result<Vec<(usize, Said)>> {
         let vocabulary = self.config.vocab_size;
+        let n_rows = (logits_at_once(self.device.is_cpu()) / vocabulary).max(1);
         let mut all = Vec::with_capacity(wanted.len());
-        for (block, rows) in wanted.chunks((LOGITS / vocabulary).max(1)).enumerate() {
+        for (block, rows) in wanted.chunks(n_rows).enumerate() {
             let positions: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
             let tokens: Vec<Vec<u32>> = rows.iter().map(|(_, w)| w.iter().map(|w| w.token).collect()).collect();
             self.check(tokens.iter().flatten())?;
             let positions = Tensor::new(positions.as_slice(), &self.device)?;
             let logits = self.model.logits(&hidden.index_select(&positions, 0)?)?;
-            let first = block * (LOGITS / vocabulary).max(1);
-            let said = |logits: &[f32]| host::read(logits, vocabulary, &tokens);
-            all.extend((first..).zip(numbers::read(&logits.to_device(&Device::Cpu)?, said)?));
+            all.extend((block * n_rows..).zip(numbers::said(&logits, &tokens)?));
             check()?;
         }
         Ok(all)
     }
 
+    /// Bytes of the keys and values of a token.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.config.kept_bytes(self.computed_in())
+    }
+
+    fn computed_in(&self) -> EvalDtype {
+        memory::computed_in(self.options.dtype, self.device.is_cpu())
+    }
+
     /// Checks that there is memory for the keys and values of so many tokens.
     pub(super) fn check_kept(&self, n_tokens: usize) -> Result<()> {
-        memory::check_kept(&self.config, n_tokens, self.left_bytes)
+        memory::check_kept(self.kept_bytes(), n_tokens, self.left_bytes)
     }
 
     /// Checks that the model knows all tokens.
@@ -164,33 +262,6 @@ impl CandleEngine {
         match ids.into_iter().find(|&&id| id as usize >= vocabulary) {
             Some(id) => bail!("the tokenizer gives token {id}, the model's vocabulary has {vocabulary}"),
             None => Ok(()),
-        }
-    }
-
-    /// Demands what lm-eval demands of a context and a continuation, in tokens.
-    fn check_lengths(&self, request: usize, n_context: usize, n_continuation: usize) -> Result<()> {
-        let max_length = self.config.max_length;
-        let what = match (n_context, n_continuation) {
-            (0, _) => "has a context without a token".to_owned(),
-            (_, 0) => "has a continuation without a token".to_owned(),
-            (_, n) if n > max_length => {
-                format!("has a continuation of {n} tokens, and the model reads {max_length}")
-            }
-            _ => return Ok(()),
-        };
-        Err(Unanswerable { request, what }.into())
-    }
-
-    /// The last `max_length + 1` tokens of context and continuation: all but the last are the input, and the
-    /// continuation's are predicted.
-    fn row(&self, answer: usize, context: Vec<u32>, continuation: &[u32]) -> Row {
-        let mut all = context;
-        all.extend(continuation);
-        let begin = all.len().saturating_sub(self.config.max_length + 1);
-        Row {
-            input: all[begin..all.len() - 1].to_vec(),
-            targets: continuation.to_vec(),
-            answer,
         }
     }
 
@@ -205,26 +276,26 @@ impl CandleEngine {
     }
 
     pub(super) fn count(&mut self, counts: Counts) {
-        self.counts.n_asked += counts.n_asked;
-        self.counts.n_computed += counts.n_computed;
+        self.counts += counts;
     }
 }
 
-/// What is made of each text (its number, itself), on all cores.
-pub(super) fn of_each<T: Sync, R: Send>(
-    texts: &[T],
-    make: impl Fn((usize, &T)) -> Result<R> + Sync,
-    progress: Progress<'_>,
-) -> Result<Vec<R>> {
-    let mut made = Vec::with_capacity(texts.len());
-    for (n, texts) in texts.chunks(N_TEXTS).enumerate() {
-        let numbered = texts.par_iter().enumerate().map(|(i, text)| (n * N_TEXTS + i, text));
-        let results: Vec<Result<R>> = numbered.map(&make).collect();
-        // Behind the threads, so that the first text that is refused is named, not the one whose thread was first.
-        made.extend(results.into_iter().collect::<Result<Vec<R>>>()?);
-        progress(Done::default())?;
-    }
-    Ok(made)
+/// Keeps all tensors below 2^31 numbers, beyond which candle's kernels count wrongly: a batch that is too large is refused, and of keys
+/// and values so many are kept.
+fn check_sizes(config: &Config, options: &mut EngineOptions) -> Result<()> {
+    const MOST: usize = i32::MAX as usize;
+    let widest = config
+        .hidden_size
+        .max(config.intermediate_size)
+        .max(config.n_heads * config.head_dim);
+    let (n_tokens, most) = (options.max_batch_tokens, MOST / widest);
+    ensure!(
+        n_tokens <= most,
+        "a batch of {n_tokens} tokens has tensors of more than 2^31 numbers: evaluate with at most {most} (--batch-tokens)"
+    );
+    let n_kept = MOST / (config.n_kv_heads * config.head_dim);
+    options.max_kept_bytes = n_kept * config.kept_bytes(options.dtype);
+    Ok(())
 }
 
 /// Pieces of a plan as a batch, of which the pieces in `kept` are kept; and the rows whose logits are wanted.
@@ -245,53 +316,33 @@ fn batch<'a>(plan: &'a Plan, pieces: Range<usize>, kept: &[(usize, usize)]) -> (
     (batch, wanted)
 }
 
-/// The windows of a document: every token is predicted once, the first window begins with the prefix token, and the last
-/// keeps a full window of left context. Gives (input, tokens that its last positions predict).
-fn windows(tokens: &[u32], prefix: u32, max_length: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
-    let mut windows = Vec::new();
-    let first = tokens.len().min(max_length);
-    if first == 0 {
-        return windows;
-    }
-    let input = std::iter::once(prefix).chain(tokens[..first - 1].iter().copied());
-    windows.push((input.collect(), tokens[..first].to_vec()));
-    let mut predicted = first;
-    while predicted < tokens.len() {
-        let end = tokens.len().min(predicted + max_length);
-        windows.push((
-            tokens[end - max_length - 1..end - 1].to_vec(),
-            tokens[predicted..end].to_vec(),
-        ));
-        predicted = end;
-    }
-    windows
-}
-
 impl Engine for CandleEngine {
     fn loglikelihood(&mut self, requests: &[(String, String)], progress: Progress<'_>) -> Result<Vec<Answer>> {
-        let row = |(i, (context, continuation)): (usize, &(String, String))| -> Result<Row> {
-            let (context, continuation) = self.tokenizer.encode_pair(context, continuation)?;
-            self.check_lengths(i, context.len(), continuation.len())?;
-            Ok(self.row(i, context, &continuation))
+        let rows = match self.expected(|asked| matches!(asked, Asked::Pairs(pairs) if pairs == requests)) {
+            Some(expected) => expected.rows()?,
+            None => self.reader.pairs(requests, progress)?,
         };
-        let rows = of_each(requests, row, progress)?;
-        self.score(rows, requests.len(), progress)
+        self.within_memory(|engine| engine.score(rows.clone(), requests.len(), progress))
     }
 
     fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
-        let rows_of = |(answer, document): (usize, &String)| -> Result<Vec<Row>> {
-            let tokens = self.tokenizer.encode(document)?;
-            let windows = windows(&tokens, self.tokenizer.prefix(), self.config.max_length);
-            let row = |(input, targets)| Row { input, answer, targets };
-            Ok(windows.into_iter().map(row).collect())
+        let rows = match self.expected(|asked| matches!(asked, Asked::Documents(asked) if asked == documents)) {
+            Some(expected) => expected.rows()?,
+            None => self.reader.documents(documents, progress)?,
         };
-        let rows = of_each(documents, rows_of, progress)?.concat();
-        let answers = self.score(rows, documents.len(), progress)?;
+        let answers = self.within_memory(|engine| engine.score(rows.clone(), documents.len(), progress))?;
         Ok(answers.into_iter().map(|answer| answer.log_likelihood).collect())
     }
 
+    fn expect(&mut self, asked: Asked) {
+        // The CPU's cores have enough to do.
+        if !self.device.is_cpu() || self.options.by_tables {
+            self.expected = Expected::read(Arc::clone(&self.reader), asked);
+        }
+    }
+
     fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>> {
-        super::generate::generate(self, requests, progress)
+        self.within_memory(|engine| super::generate::generate(engine, requests, progress))
     }
 
     fn describe(&self) -> Description {
@@ -299,10 +350,7 @@ impl Engine for CandleEngine {
             max_length: self.config.max_length,
             bos_policy: BOS_POLICY.to_owned(),
             dtype: self.options.dtype,
-            computed_in: match self.device.is_cpu() {
-                true => EvalDtype::Float32,
-                false => self.options.dtype,
-            },
+            computed_in: self.computed_in(),
             n_parameters: self.config.n_parameters(),
         }
     }
@@ -313,15 +361,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_those_of_the_rule_book() {
-        let tokens: Vec<u32> = (1..=9).collect();
-        let expected = [
-            (vec![0, 1, 2, 3], vec![1, 2, 3, 4]),
-            (vec![4, 5, 6, 7], vec![5, 6, 7, 8]),
-            (vec![5, 6, 7, 8], vec![9]),
-        ];
-        assert_eq!(windows(&tokens, 0, 4), expected);
-        assert_eq!(windows(&tokens[..2], 0, 4), [(vec![0, 1], vec![1, 2])]);
-        assert!(windows(&[], 0, 4).is_empty());
+    fn no_tensor_has_more_numbers_than_a_card_counts() {
+        let shape = r#"{"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,"vocab_size":32000}"#;
+        let config = Config::parse(shape.as_bytes()).unwrap();
+        let mut options = EngineOptions {
+            dtype: EvalDtype::Bfloat16,
+            max_batch_tokens: 195_083,
+            ..EngineOptions::default()
+        };
+        check_sizes(&config, &mut options).unwrap();
+        let rows = options.max_kept_bytes / config.kept_bytes(EvalDtype::Bfloat16);
+        assert!(rows * 4096 < 1 << 31 && (rows + 1) * 4096 >= 1 << 31);
+        options.max_batch_tokens += 1;
+        let error = check_sizes(&config, &mut options).unwrap_err().to_string();
+        assert!(error.contains("at most 195083 (--batch-tokens)"), "{error}");
     }
 }

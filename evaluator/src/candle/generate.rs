@@ -10,7 +10,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::batch::{Batch, Before, Cache, Key, Source};
-use super::engine::{CandleEngine, Counts, of_each};
+use super::encode::of_each;
+use super::engine::{CandleEngine, Counts};
 use super::llama::Check;
 use crate::engine::{Done, Generation, NotFinite, Progress};
 
@@ -32,19 +33,24 @@ pub(super) fn generate(
     progress: Progress<'_>,
 ) -> Result<Vec<String>> {
     let prompts = of_each(requests, |(_, request)| prompt(engine, request), progress)?;
-    let config = &engine.config;
-    let max_kept = engine.options.max_kept_bytes / config.kept_bytes();
+    let max_kept = engine.options.max_kept_bytes / engine.kept_bytes();
     let max_tokens = engine.options.max_batch_tokens.max(1);
     let longest = prompts
         .iter()
         .zip(requests)
         .map(|(prompt, request)| prompt.len() + request.max_tokens);
     engine.check_kept(longest.max().unwrap_or(0))?;
-    let mut cache = Cache::default();
     let mut done: Vec<Option<String>> = vec![None; requests.len()];
 
     let n_common = common(&prompts);
     let max_kept = max_kept.saturating_sub(n_common);
+    let reserved = |request: usize| prompts[request].len() - n_common + requests[request].max_tokens;
+    let (mut n_all, mut n_longest) = (0, 0);
+    for n in (0..requests.len()).map(reserved) {
+        (n_all, n_longest) = (n_all + n, n_longest.max(n));
+    }
+    // No more than all texts at once take, and room for one text however long.
+    let mut cache = engine.model.cache(n_common + n_all.min(max_kept).max(n_longest))?;
     let (mut counts, mut n_done) = (Counts::default(), 0);
     let before_all = |own: Option<(Key, usize)>| -> Vec<Before> {
         let common = (n_common > 0).then_some((COMMON, n_common));
@@ -56,10 +62,9 @@ pub(super) fn generate(
     read(engine, shared, 0, COMMON, &mut cache, &before, &mut || {
         progress(Done::default())
     })?;
-    counts.n_computed += n_common as u64;
+    counts.compute(0, n_common);
 
     let (mut open, mut next, mut n_reserved): (Vec<Text>, usize, usize) = (Vec::new(), 0, 0);
-    let reserved = |request: usize| prompts[request].len() - n_common + requests[request].max_tokens;
     while next < requests.len() || !open.is_empty() {
         let (mut batch, mut rows) = (Batch::default(), Vec::new());
         for text in &open {
@@ -68,6 +73,7 @@ pub(super) fn generate(
             let before = before_all(Some((text.request, n_kept)));
             rows.push(batch.push(&[*last], n_common + n_kept, before, Some((text.request, 1))) as u32);
             counts.n_asked += 1;
+            counts.compute(n_common + n_kept, 1);
         }
         while next < requests.len() {
             let own = &prompts[next][n_common..];
@@ -83,10 +89,11 @@ pub(super) fn generate(
             read(engine, ahead, n_common, next, &mut cache, &before, &mut || {
                 progress(said(n_done, counts))
             })?;
-            counts.n_computed += n_ahead as u64;
+            counts.compute(n_common, n_ahead);
             let first = batch.push(own, n_common + n_ahead, before(n_ahead), Some((next, own.len())));
             rows.push((first + own.len() - 1) as u32);
             counts.n_asked += prompts[next].len() as u64;
+            counts.compute(n_common + n_ahead, own.len());
             n_reserved += reserved(next);
             open.push(Text {
                 request: next,
@@ -98,7 +105,7 @@ pub(super) fn generate(
         let hidden = engine
             .model
             .forward(&batch, &mut cache, &mut || progress(said(n_done, counts)))?;
-        counts.n_computed += batch.ids.len() as u64;
+        counts.n_scored += rows.len() as u64;
         let tokens = engine.next(&hidden, &rows, &mut || progress(said(n_done, counts)))?;
         for (text, token) in open.iter_mut().zip(tokens) {
             let request = text.request;
@@ -161,9 +168,9 @@ fn prompt(engine: &CandleEngine, request: &Generation) -> Result<Vec<u32>> {
         (1..max_length).contains(&most),
         "{most} tokens are asked for and the model reads {max_length}: ask for fewer"
     );
-    let mut tokens = engine.tokenizer.encode(&request.prompt)?;
+    let mut tokens = engine.reader.tokenizer.encode(&request.prompt)?;
     if tokens.is_empty() {
-        tokens.push(engine.tokenizer.prefix());
+        tokens.push(engine.reader.tokenizer.prefix());
     }
     tokens.drain(..tokens.len().saturating_sub(max_length - most));
     engine.check(&tokens)?;
@@ -183,9 +190,10 @@ fn common(prompts: &[Vec<u32>]) -> usize {
 
 /// The text of the tokens when they have come to an end.
 fn ended(engine: &CandleEngine, request: &Generation, tokens: &[u32]) -> Result<Option<String>> {
-    let text = engine.tokenizer.decode(tokens)?;
+    let text = engine.reader.tokenizer.decode(tokens)?;
     let until = || request.until.iter().filter(|until| !until.is_empty());
-    let is_last = tokens.len() == request.max_tokens || tokens.last().is_some_and(|&id| engine.tokenizer.is_end(id));
+    let is_last =
+        tokens.len() == request.max_tokens || tokens.last().is_some_and(|&id| engine.reader.tokenizer.is_end(id));
     if !is_last && !until().any(|until| text.contains(until.as_str())) {
         return Ok(None);
     }

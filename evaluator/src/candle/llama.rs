@@ -4,18 +4,21 @@
 //! are tokens of any inputs, without padding ([`Batch`]); only attention knows which belong together.
 //!
 //! On the CPU weights are rounded to the dtype and everything is computed in float32. Rounding between the operations as well
-//! takes time and brings the numbers no nearer to another implementation's, whose roundings fall elsewhere.
+//! takes time and brings the numbers no nearer to another implementation's, whose roundings fall elsewhere. On a card everything is
+//! in the dtype, with sums in float32.
 //!
 //! Shapes: N rows, H hidden, K key-value heads, D head width, V vocabulary.
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
-use candle_nn::ops::{rms_norm, silu};
-use candle_nn::rotary_emb::rope;
+use candle_nn::ops::rms_norm;
 
 use super::attention::{self, Heads};
 use super::batch::{Batch, Cache};
 use super::numbers::{self, Gated, Rotated};
+use super::operations::{Attend, Keep};
+use super::pool::Pool;
+use super::table::{OnDevice, Table};
 use crate::config::Config;
 use crate::weights::Weights;
 
@@ -31,10 +34,14 @@ pub struct Llama {
     norm: Tensor,
     /// [H, V]
     head: Tensor,
-    /// [max_length, D / 2]
+    /// [max_length, D / 2], in float32.
     cos: Tensor,
     sin: Tensor,
     device: Device,
+    /// What it computes in.
+    dtype: DType,
+    /// Whether attention goes by tables, as on a card.
+    by_tables: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +59,7 @@ struct Layer {
 
 #[derive(Debug)]
 struct Linear {
-    /// [in, out], so that a product needs no transposition.
+    /// [in, out], so that a product needs no transposition; on a card a view of what was read, which its products take as it is.
     weight: Tensor,
     /// [out]
     bias: Option<Tensor>,
@@ -62,17 +69,21 @@ impl Llama {
     /// Takes the weights.
     ///
     /// # Errors
-    /// When a tensor is missing, has another shape, or is left over.
+    /// When a tensor is missing, has another shape, or is left over, or the device has no memory for it.
     pub fn load(config: &Config, mut weights: Weights, dtype: DType, device: &Device) -> Result<Self> {
         let (h, d) = (config.hidden_size, config.head_dim);
         // Already rounded to the dtype.
         let computed = if device.is_cpu() { DType::F32 } else { dtype };
         let mut take =
             |name: &str, shape: &[usize]| -> Result<Tensor> { Ok(weights.take(name, shape)?.to_dtype(computed)?) };
+        let turned = |weight: &Tensor| match device.is_cpu() {
+            true => weight.t()?.contiguous(),
+            false => weight.t(),
+        };
         let embedding = take("model.embed_tokens.weight", &[config.vocab_size, h])?;
         let head = match config.tied {
-            true => embedding.t()?.contiguous()?,
-            false => take("lm_head.weight", &[config.vocab_size, h])?.t()?.contiguous()?,
+            true => turned(&embedding)?,
+            false => turned(&take("lm_head.weight", &[config.vocab_size, h])?)?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for i in 0..config.n_layers {
@@ -84,7 +95,7 @@ impl Llama {
                 let weight = take(&format!("{name}.weight"), &[out, inner])?;
                 let bias = has_bias.then(|| take(&format!("{name}.bias"), &[out]));
                 Ok(Linear {
-                    weight: weight.t()?.contiguous()?,
+                    weight: turned(&weight)?,
                     bias: bias.transpose()?,
                 })
             };
@@ -110,9 +121,32 @@ impl Llama {
             layers,
             norm,
             head,
-            cos: cos.to_dtype(computed)?,
-            sin: sin.to_dtype(computed)?,
+            cos,
+            sin,
             device: device.clone(),
+            dtype: computed,
+            by_tables: !device.is_cpu(),
+        })
+    }
+
+    /// The same, that computes on the CPU as it would on a card: by tables, slowly. For tests, and to hold a card against.
+    #[must_use]
+    pub fn by_tables(self) -> Self {
+        Self {
+            by_tables: true,
+            ..self
+        }
+    }
+
+    /// A cache with room for the keys and values of so many tokens.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn cache(&self, n_tokens: usize) -> Result<Cache> {
+        let pool = || Pool::new(&self.config, n_tokens, self.dtype, &self.device);
+        Ok(Cache {
+            pool: self.by_tables.then(pool).transpose()?,
+            ..Cache::default()
         })
     }
 
@@ -132,11 +166,18 @@ impl Llama {
             self.cos.index_select(&positions, 0)?,
             self.sin.index_select(&positions, 0)?,
         );
+        let table = match self.by_tables {
+            true => Some(Table::of(batch, cache)?.to_device(&self.device)?),
+            false => None,
+        };
         let mut x = self.embedding.index_select(&ids, 0)?;
         for (i, layer) in self.layers.iter().enumerate() {
             check()?;
             let normed = self.normed(&x, &layer.attention_norm)?;
-            let seen = self.attention(i, &normed, &angles, batch, cache)?;
+            let seen = match &table {
+                Some(table) => self.attention_by_tables(i, &normed, &angles, table, cache)?,
+                None => self.attention(i, &normed, &angles, batch, cache)?,
+            };
             x = (x + linear(&seen, &layer.o)?)?;
             check()?;
             let normed = self.normed(&x, &layer.mlp_norm)?;
@@ -146,30 +187,40 @@ impl Llama {
         self.normed(&x, &self.norm)
     }
 
-    /// Logits [N, V] in float32 of hidden states [N, H].
+    /// Logits [N, V] of hidden states [N, H], in what the model computes in.
     ///
     /// # Errors
     /// When the device fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.matmul(&self.head)?.to_dtype(DType::F32)?)
+        Ok(hidden.matmul(&self.head)?)
     }
 
-    /// RMSNorm, computed in float32 whatever the dtype (Zhang and Sennrich, 2019).
+    /// RMSNorm, summed in float32 whatever the dtype (Zhang and Sennrich, 2019).
     fn normed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        let eps = self.config.rms_norm_eps as f32;
-        let wide = x.to_dtype(DType::F32)?;
-        let normed = rms_norm(&wide, &weight.to_dtype(DType::F32)?, eps)?;
-        Ok(normed.to_dtype(x.dtype())?)
+        Ok(rms_norm(x, weight, self.config.rms_norm_eps as f32)?)
     }
 
     /// silu(x · gate) · (x · up).
     fn gated(&self, x: &Tensor, layer: &Layer) -> Result<Tensor> {
         let (gate, up) = (linear(x, &layer.gate)?, linear(x, &layer.up)?);
-        if !self.device.is_cpu() {
-            return Ok((silu(&gate)? * up)?);
-        }
         gate.inplace_op2(&up, &Gated)?;
         Ok(gate)
+    }
+
+    fn heads(&self) -> Heads {
+        Heads {
+            n: self.config.n_heads,
+            n_kv: self.config.n_kv_heads,
+            dim: self.config.head_dim,
+        }
+    }
+
+    /// Queries, keys and values of the rows of layer `i`.
+    fn looked(&self, i: usize, x: &Tensor, angles: &(Tensor, Tensor)) -> Result<[Tensor; 3]> {
+        let layer = &self.layers[i];
+        let queries = self.rotated(linear(x, &layer.q)?, angles)?;
+        let keys = self.rotated(linear(x, &layer.k)?, angles)?;
+        Ok([queries, keys, linear(x, &layer.v)?])
     }
 
     /// What the rows of layer `i` see of their inputs: [N, heads · D].
@@ -181,41 +232,45 @@ impl Llama {
         batch: &Batch,
         cache: &mut Cache,
     ) -> Result<Tensor> {
-        let layer = &self.layers[i];
-        let heads = Heads {
-            n: self.config.n_heads,
-            n_kv: self.config.n_kv_heads,
-            dim: self.config.head_dim,
+        let heads = self.heads();
+        let [queries, keys, values] = self.looked(i, x, angles)?;
+        let seen = numbers::read_three([&queries, &keys, &values], |[queries, keys, values]| {
+            let seen = attention::attend(heads, batch, (queries, keys, values), cache, i)?;
+            attention::keep(batch, cache, i, heads.n_kv * heads.dim, keys, values);
+            anyhow::Ok(seen)
+        })??;
+        Ok(Tensor::from_vec(seen, queries.shape().clone(), &self.device)?)
+    }
+
+    /// The same by tables.
+    fn attention_by_tables(
+        &self,
+        i: usize,
+        x: &Tensor,
+        angles: &(Tensor, Tensor),
+        table: &OnDevice,
+        cache: &Cache,
+    ) -> Result<Tensor> {
+        let [queries, keys, values] = self.looked(i, x, angles)?;
+        let pool = cache.pool()?.layer(i);
+        let attend = Attend {
+            heads: self.heads(),
+            table,
+            pool,
         };
-        let queries = self.rotated(linear(x, &layer.q)?, heads.n, angles)?;
-        let keys = self.rotated(linear(x, &layer.k)?, heads.n_kv, angles)?;
-        let values = linear(x, &layer.v)?;
-        let seen = if self.device.is_cpu() {
-            let seen = numbers::read_three([&queries, &keys, &values], |[queries, keys, values]| {
-                let seen = attention::on_host(heads, batch, (queries, keys, values), cache, i)?;
-                attention::keep_on_host(batch, cache, i, heads.n_kv * heads.dim, keys, values);
-                anyhow::Ok(seen)
-            })??;
-            Tensor::from_vec(seen, queries.shape().clone(), &self.device)?
-        } else {
-            let seen = attention::on_device(heads, batch, (&queries, &keys, &values), cache, i)?;
-            attention::keep_on_device(batch, cache, i, &keys, &values)?;
-            seen
-        };
+        let seen = queries.apply_op3_no_bwd(&keys, &values, &attend)?;
+        if let Some((from, to)) = &table.kept {
+            pool.0.inplace_op2(&keys, &Keep { from, to })?;
+            pool.1.inplace_op2(&values, &Keep { from, to })?;
+        }
         Ok(seen)
     }
 
-    /// Rotary embedding (Su et al., 2021) of [N, heads · D] by cos and sin [N, D / 2].
-    fn rotated(&self, x: Tensor, n_heads: usize, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
+    /// Rotary embedding (Su et al., 2021) of [N, heads · D] by cos and sin [N, D / 2], in place.
+    fn rotated(&self, x: Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
         let head_dim = self.config.head_dim;
-        if self.device.is_cpu() {
-            x.inplace_op3(cos, sin, &Rotated { head_dim })?;
-            return Ok(x);
-        }
-        let (n, width) = x.dims2()?;
-        let heads = x.reshape((1, n, n_heads, head_dim))?.transpose(1, 2)?;
-        let turned = rope(&heads.contiguous()?, cos, sin)?;
-        Ok(turned.transpose(1, 2)?.contiguous()?.reshape((n, width))?)
+        x.inplace_op3(cos, sin, &Rotated { head_dim })?;
+        Ok(x)
     }
 }
 

@@ -1,10 +1,15 @@
-//! Candle's tensors on the CPU as the numbers that they are: read where they lie, or changed there.
+//! Candle's tensors as the numbers that they are: on the CPU read where they lie; on either device changed there.
 
 use std::ops::Range;
 
 use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
 
-use super::host;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::host::{self, Said};
 
 /// Reads a float32 tensor's numbers, row by row, where they lie.
 ///
@@ -26,19 +31,31 @@ pub(crate) fn read_three<R>([a, b, c]: [&Tensor; 3], reader: impl FnOnce([&[f32]
     read(a, |a| read(b, |b| read(c, |c| reader([a, b, c]))))??
 }
 
-fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+/// What rows of logits [n, V] say: `tokens` are those that each is asked for.
+///
+/// # Errors
+/// When they are not contiguous, or the device fails.
+pub(crate) fn said(logits: &Tensor, tokens: &[Vec<u32>]) -> Result<Vec<Said>> {
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return cuda::said(logits, tokens);
+    }
+    read(logits, |numbers| host::read(numbers, logits.dims()[1], tokens))
+}
+
+pub(crate) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let numbers = storage.as_slice::<f32>()?;
     Ok(&numbers[places(layout)?])
 }
 
-fn places(layout: &Layout) -> Result<Range<usize>> {
+pub(crate) fn places(layout: &Layout) -> Result<Range<usize>> {
     let (begin, end) = layout
         .contiguous_offsets()
         .ok_or_else(|| Error::msg("a tensor whose numbers lie apart"))?;
     Ok(begin..end)
 }
 
-fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+pub(crate) fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
     let CpuStorage::F32(numbers) = storage else {
         bail!("a tensor that is not float32");
     };
@@ -56,6 +73,11 @@ impl InplaceOp2 for Gated {
     fn cpu_fwd(&self, gate: &mut CpuStorage, layout: &Layout, up: &CpuStorage, up_layout: &Layout) -> Result<()> {
         host::gated(numbers_mut(gate, layout)?, numbers(up, up_layout)?);
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, gate: &mut CudaStorage, layout: &Layout, up: &CudaStorage, up_layout: &Layout) -> Result<()> {
+        cuda::gate((gate, layout), (up, up_layout))
     }
 }
 
@@ -82,5 +104,18 @@ impl InplaceOp3 for Rotated {
         let (cos, sin) = (numbers(cos, cos_layout)?, numbers(sin, sin_layout)?);
         host::rotate(numbers_mut(x, layout)?, width, self.head_dim, cos, sin);
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &mut CudaStorage,
+        layout: &Layout,
+        cos: &CudaStorage,
+        cos_layout: &Layout,
+        sin: &CudaStorage,
+        sin_layout: &Layout,
+    ) -> Result<()> {
+        cuda::rotate(self.head_dim, (x, layout), (cos, cos_layout), (sin, sin_layout))
     }
 }

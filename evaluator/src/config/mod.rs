@@ -9,10 +9,12 @@ mod fields;
 pub mod rope;
 
 use anyhow::{Context, Result, bail, ensure};
+use fineline_format::suite::EvalDtype;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::rope::Rope;
+use crate::memory;
 
 /// The one architecture that is computed.
 pub const ARCHITECTURE: &str = "LlamaForCausalLM";
@@ -166,9 +168,9 @@ impl Config {
         })
     }
 
-    /// Bytes of a token's keys and values of all layers, in float32.
-    pub(crate) fn kept_bytes(&self) -> usize {
-        2 * size_of::<f32>() * self.n_layers * self.n_kv_heads * self.head_dim
+    /// Bytes of a token's keys and values of all layers.
+    pub(crate) fn kept_bytes(&self, dtype: EvalDtype) -> usize {
+        2 * memory::number_bytes(dtype) * self.n_layers * self.n_kv_heads * self.head_dim
     }
 
     /// Parameters of the model.

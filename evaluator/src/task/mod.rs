@@ -22,7 +22,7 @@ use fineline_api::TaskScore;
 use fineline_format::task::{Function, OutputType, Pool, Role, Sampler, Source, TaskFile};
 use serde_json::Value;
 
-use crate::engine::{Answer, Description, Engine, Generation, NotFinite, Progress, Unanswerable};
+use crate::engine::{Answer, Asked, Description, Engine, Generation, NotFinite, Progress, Unanswerable};
 use filter::Pipeline;
 use outcome::{Item, Matcher};
 use prompt::Prompter;
@@ -213,27 +213,38 @@ impl PreparedTask {
         Ok(result)
     }
 
-    fn ask(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<AllSaid> {
-        let name = &self.file.task;
-        let n = self.n_requests();
+    /// What an engine is asked in one call.
+    pub(crate) fn asked(&self) -> Asked {
         if let Some(generating) = &self.file.generating {
             let generation = |(prompt, _): &(String, String)| Generation {
                 prompt: prompt.clone(),
                 until: generating.until.clone(),
                 max_tokens: generating.max_tokens,
             };
-            let generations: Vec<Generation> = self.requests().map(generation).collect();
-            let texts = engine.generate_until(&generations, progress)?;
-            let given = texts.len();
-            ensure!(
-                given as u64 == n,
-                "task `{name}`: the engine gives {given} texts to {n} requests"
-            );
-            return Ok(AllSaid::Texts(texts));
+            return Asked::Generations(self.requests().map(generation).collect());
         }
-        let answers: Vec<Answer> = match self.file.output_type {
+        match self.file.output_type {
             OutputType::LoglikelihoodRolling => {
-                let documents: Vec<String> = self.requests().map(|(document, _)| document.clone()).collect();
+                Asked::Documents(self.requests().map(|(document, _)| document.clone()).collect())
+            }
+            _ => Asked::Pairs(self.requests().cloned().collect()),
+        }
+    }
+
+    fn ask(&self, engine: &mut dyn Engine, progress: Progress<'_>) -> Result<AllSaid> {
+        let name = &self.file.task;
+        let n = self.n_requests();
+        let answers: Vec<Answer> = match self.asked() {
+            Asked::Generations(generations) => {
+                let texts = engine.generate_until(&generations, progress)?;
+                let given = texts.len();
+                ensure!(
+                    given as u64 == n,
+                    "task `{name}`: the engine gives {given} texts to {n} requests"
+                );
+                return Ok(AllSaid::Texts(texts));
+            }
+            Asked::Documents(documents) => {
                 let answer = |log_likelihood| Answer {
                     log_likelihood,
                     is_greedy: false,
@@ -241,10 +252,7 @@ impl PreparedTask {
                 let sums = engine.loglikelihood_rolling(&documents, progress)?;
                 sums.into_iter().map(answer).collect()
             }
-            _ => {
-                let requests: Vec<(String, String)> = self.requests().cloned().collect();
-                engine.loglikelihood(&requests, progress)?
-            }
+            Asked::Pairs(pairs) => engine.loglikelihood(&pairs, progress)?,
         };
         let given = answers.len();
         ensure!(
