@@ -28,22 +28,23 @@ for task in hellaswag arc_easy piqa winogrande boolq copa lambada val_rolling; d
     scored+=("$tasks/$task.yaml")
 done
 
-"$measure" "$model" >"$logs/peak-before.json"
+"$measure" products --like "$model" >"$logs/peak-before.json"
 for dtype in float32 bfloat16; do
     mkdir -p "$logs/ours-$dtype"
-    "$measure" "$model" $dtype "${LIMIT:-24}" "$logs/ours-$dtype" "${scored[@]}" >"$logs/ours-$dtype.json"
-    "$measure" "$model" $dtype "${GENERATED:-4}" "$logs/ours-$dtype" "$tasks/gsm8k.yaml" >>"$logs/ours-$dtype.json"
+    ours() { "$measure" tasks "$model" --dtype "$dtype" --logs "$logs/ours-$dtype" --limit "$@"; }
+    ours "${LIMIT:-24}" "${scored[@]}" >"$logs/ours-$dtype.json"
+    ours "${GENERATED:-4}" "$tasks/gsm8k.yaml" >>"$logs/ours-$dtype.json"
 done
 # One text of the model's whole length, for the time between two looks at whether to go on.
 long=$logs/long
 mkdir -p "$long"
 "$python" tests/bench/evaluation/long.py "$tasks/../../run/val.txt" "$long"
-"$measure" "$model" float32 1 "$long" "$long/long.yaml" >"$logs/long.json"
+"$measure" tasks "$model" --limit 1 --logs "$long" "$long/long.yaml" >"$logs/long.json"
 theirs() { "$python" tests/bench/evaluation/theirs.py "$model" "$@" 2>"$logs/theirs.err" || { tail -20 "$logs/theirs.err" >&2; exit 1; }; }
 for size in ${BATCH_SIZES:-1 4 16}; do
     mkdir -p "$logs/theirs-$size"
     theirs "${LIMIT:-24}" "$size" "$logs/theirs-$size" "${scored[@]}" >"$logs/theirs-$size.json"
     theirs "${GENERATED:-4}" "$size" "$logs/theirs-$size" "$tasks/gsm8k.yaml" >>"$logs/theirs-$size.json"
 done
-"$measure" "$model" >"$logs/peak-after.json"
+"$measure" products --like "$model" >"$logs/peak-after.json"
 "$python" tests/bench/evaluation/report.py "$logs" "$model/config.json" "${OUT:-docs/benchmarks/evaluation.md}"

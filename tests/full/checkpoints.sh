@@ -50,6 +50,6 @@ echo "== logits"
     { status=1; tail -20 "$work/err" >&2; }
 
 echo "== answers"
-"$python" "$scripts/compare_answers.py" "$programs/answers" "$work/texts" "$work/models/llama/tokenizer.model" 2>"$work/err" ||
+"$python" "$scripts/compare_answers.py" "$programs/measure" "$work/texts" "$work/models/llama/tokenizer.model" 2>"$work/err" ||
     { status=1; tail -20 "$work/err" >&2; }
 exit $status

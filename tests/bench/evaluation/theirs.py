@@ -81,4 +81,5 @@ def main():
     shutil.rmtree(beside)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Log-likelihoods of a checkpoint with a tokenizer.model alone, against lm-eval's: a model with weights that follow from their
 names, and texts longer and shorter than what it reads. Exit 1 when one differs.
 
-python3 compare_answers.py PROGRAM TEXTS MODEL    PROGRAM is the evaluator's example `answers`, MODEL a tokenizer.model
+python3 compare_answers.py PROGRAM TEXTS MODEL    PROGRAM is the evaluator's example `measure`, MODEL a tokenizer.model
 """
 
 import json
@@ -52,7 +52,7 @@ def main(program, texts, model):
     # Nor one without a token of its own.
     given = [pair for pair in given if not pair[0] or engine._encode_pair(*pair)[1]]
     lines = "".join(json.dumps(pair) + "\n" for pair in given)
-    ran = subprocess.run([program, folder], input=lines.encode(), capture_output=True)
+    ran = subprocess.run([program, "answers", folder], input=lines.encode(), capture_output=True)
     print(ran.stderr.decode(), end="")
     ours = [json.loads(line) for line in ran.stdout.decode().split("\n") if line]
     instances = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(given)]

@@ -52,7 +52,8 @@ class Parity:
         for path, limit, shots in wanted:
             task = f"{path}:{shots}" if shots else str(path)
             # Data that are named in full stay so below any folder.
-            subprocess.run([self.measure, model, dtype, str(limit), out, task], check=True, stdout=subprocess.DEVNULL)
+            command = [self.measure, "tasks", model, "--dtype", dtype, "--limit", str(limit), "--logs", out, task]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for log in out.glob("*.jsonl"):
             log.rename(out / f"samples_{log.name}")
         return out
