@@ -12,9 +12,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use fineline_api::{CompleteEvaluation, FailEvaluation};
 use fineline_client::{Client, Error};
@@ -95,13 +96,15 @@ pub(crate) struct Worker {
     pub(crate) loader: Loader,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Stop,
+    /// The device computes nothing any more.
+    has_failed: AtomicBool,
 }
 
 /// Works until it is told to end, or with `once` until there is no work. What is not done then is given back, or goes to another
 /// worker when its lease runs out.
 ///
 /// # Errors
-/// When the device is none that this build computes on, or the token is refused.
+/// When the device is none that this build computes on, or fails, or the token is refused.
 pub async fn run(options: WorkerOptions, stop: Stop) -> Result<()> {
     let device = device::open(options.device)?;
     let of_device = device.clone();
@@ -113,7 +116,7 @@ pub async fn run(options: WorkerOptions, stop: Stop) -> Result<()> {
 /// The same with engines of another making.
 ///
 /// # Errors
-/// When the token is refused.
+/// When the token is refused, or the device of an engine fails.
 pub async fn run_with(options: WorkerOptions, load: LoadEngine, stop: Stop) -> Result<()> {
     run_on(options, load, Box::new(|| None), stop).await
 }
@@ -144,6 +147,7 @@ async fn run_on(options: WorkerOptions, load: LoadEngine, memory: DeviceMemory, 
         loader: Loader::new(load),
         metrics,
         stop,
+        has_failed: AtomicBool::new(false),
     };
     tokio::select! {
         () = worker.stop.forced() => Ok(()),
@@ -164,6 +168,15 @@ async fn work(worker: &Worker, client: &Client, name: &str) -> Result<()> {
     let mut claims = Claims::new(client, &worker.options, name);
     let mut next: Option<Next> = None;
     loop {
+        if worker.has_failed.load(Ordering::Relaxed) {
+            if let Some(next) = next {
+                next.held.give_back().await;
+            }
+            bail!(
+                "device `{}` has failed: a new process may have it again",
+                worker.options.device
+            );
+        }
         let work = match next.take() {
             Some(next) => next,
             None => match wait(worker, &mut claims).await? {
@@ -288,7 +301,9 @@ async fn handle(worker: &Worker, work: Next) {
     worker.metrics.failed.increment(1);
     let reason = format!("{error:#}");
     tracing::error!(evaluation = %id, reason, "the evaluation failed");
-    let retryable = error.chain().any(may_pass);
+    let is_of_device = device::has_failed(&error);
+    worker.has_failed.store(is_of_device, Ordering::Relaxed);
+    let retryable = is_of_device || error.chain().any(may_pass);
     fail_point!("worker.failing");
     if let Err(error) = client.fail_evaluation(id, &FailEvaluation { reason, retryable }).await {
         tracing::warn!(evaluation = %id, %error, "the failure could not be told");

@@ -27,6 +27,7 @@ for line in sys.stdin:
         n -= size
     print(torch.cuda.mem_get_info(device)[0], flush=True)
 """
+# Of Amber's shape such a batch takes 4.5 GB between the layers (the stream, its norm, gate, up and down), and a quarter of it 1.1.
 BATCH_TOKENS = 65536
 GIB = 1 << 30
 
@@ -87,11 +88,11 @@ def memory(told, part):
         part.check(f"a batch of a billion tokens does no harm (exit {ran.code})", ran.code == 0)
         part.wants_a_card("a smaller batch where memory gets scarce, and a clear end where that is not enough")
         return
-    part.check(f"a batch of a billion tokens is refused with the numbers (exit {ran.code}): {last(ran.stderr)}",
-               ran.code == 1 and "the model needs" in ran.stderr)
+    part.check(f"a batch of a billion tokens is refused with what is possible (exit {ran.code}): {last(ran.stderr)}",
+               ran.code == 1 and "--batch-tokens" in ran.stderr and "2^31" in ran.stderr)
     folder, _, _ = told.generated("amber")
     long, logs = prefill(told, 96), told.folder("logs-memory")
-    code, stderr, free = while_full(told, folder, long, logs, 7 * GIB)
+    code, stderr, free = while_full(told, folder, long, logs, 3 * GIB)
     part.check(f"{free / 1e9:.1f} GB left for batches of {BATCH_TOKENS} tokens: a smaller one, told (exit {code})",
                code == 0 and "from here on they have" in stderr)
     part.figure("told", last(stderr))

@@ -13,7 +13,8 @@ use fineline_api::EvaluationState;
 use fineline_client::{EvaluationQuery, PushOptions, ScoreQuery, apply_suite, push};
 use fineline_evaluator::candle::engine::CandleEngine;
 use fineline_evaluator::engine::{Answer, Description, Done, Engine, EngineOptions, Generation, Progress};
-use fineline_evaluator::worker::LoadEngine;
+use fineline_evaluator::stop::Stop;
+use fineline_evaluator::worker::{LoadEngine, WorkerOptions, run_with};
 use fineline_registry::serve::LeaseOptions;
 use harness::{
     FakeEngine, TestServer, checkpoint, engine_suite, grammar_suite, load_fake, serve_with, suite, tiny_llama, until,
@@ -161,6 +162,28 @@ async fn a_model_that_can_not_be_loaded_fails_for_good_and_says_why() {
     assert_eq!(failed.state, EvaluationState::Failed);
     assert!(failed.reason.unwrap().contains("`yarn`"));
     assert_eq!(scores(&server).await, []);
+}
+
+#[tokio::test]
+async fn a_device_that_fails_ends_its_worker_and_what_was_at_hand_is_tried_again() {
+    let server = queued_with(LeaseOptions {
+        ttl_s: 600,
+        back_off_s: 600,
+    })
+    .await;
+    // As candle shows what a card's driver says.
+    let fault = "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")";
+    let failing = Scripted(move |_: &[(String, String)], _: Progress<'_>| anyhow::bail!(fault));
+    let options = WorkerOptions {
+        once: false,
+        ..server.worker_options().await
+    };
+    let ended = run_with(options, load_first(Box::new(failing)), Stop::never()).await;
+    let text = ended.unwrap_err().to_string();
+    assert!(text.contains("`cpu` has failed"), "{text}");
+    let left = evaluation(&server).await;
+    assert_eq!((left.state, left.n_failures), (EvaluationState::Queued, 1));
+    assert!(left.reason.unwrap().contains("CUDA_ERROR_ILLEGAL_ADDRESS"));
 }
 
 /// An engine that answers as it is told to.

@@ -97,8 +97,17 @@ pub fn memory(device: &Device) -> Option<Memory> {
 
 /// Whether work failed for want of memory on the device.
 pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    let said = |text: &str| text.contains("CUDA_ERROR_OUT_OF_MEMORY") || text.contains("CUBLAS_STATUS_ALLOC_FAILED");
-    error.chain().any(|cause| said(&format!("{cause:?}")))
+    says(error, &["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"])
+}
+
+/// Whether the device itself failed: nothing is computed on it in this process any more, and what was at hand is not to blame.
+pub(crate) fn has_failed(error: &anyhow::Error) -> bool {
+    says(error, &["CUDA_ERROR_", "CUBLAS_STATUS_"]) && !is_out_of_memory(error)
+}
+
+fn says(error: &anyhow::Error, codes: &[&str]) -> bool {
+    let is_in = |cause: String| codes.iter().any(|code| cause.contains(code));
+    error.chain().any(|cause| is_in(format!("{cause:?}")))
 }
 
 /// Gives memory back to the driver that this process has set aside on a device and does not use.
@@ -167,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_memory_is_known_by_its_code() {
+    fn what_a_device_lacks_or_breaks_by_is_known_by_its_code() {
         let candle = |text: &str| candle_core::Error::Cuda(text.to_owned().into());
         let error = anyhow::Error::from(candle("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
         assert!(is_out_of_memory(&error.context("layer 3")));

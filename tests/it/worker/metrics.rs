@@ -2,8 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use fineline_evaluator::stop::Stop;
-use fineline_evaluator::worker::{WorkerOptions, run_with};
 use reqwest::StatusCode;
 
 use super::*;

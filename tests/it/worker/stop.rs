@@ -1,8 +1,6 @@
 //! A worker that is told to end. No lease runs out within a test: what is free again was given back.
 
 use fineline_api::Evaluation;
-use fineline_evaluator::stop::Stop;
-use fineline_evaluator::worker::{WorkerOptions, run_with};
 use tokio::sync::watch;
 
 use super::*;
