@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::plan::Row;
 use crate::config::Config;
@@ -19,11 +20,22 @@ const N_TEXTS: usize = 256;
 pub(super) struct Reader {
     pub(super) tokenizer: Tokenizer,
     config: Config,
+    /// End with the tokenizer: `tokenizers` keeps the words of each tokenizer that a thread ever worked with until the thread ends.
+    threads: ThreadPool,
 }
 
 impl Reader {
-    pub(super) fn new(tokenizer: Tokenizer, config: Config) -> Self {
-        Self { tokenizer, config }
+    /// A reader with threads of its own.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub(super) fn new(tokenizer: Tokenizer, config: Config) -> Result<Self> {
+        let threads = ThreadPoolBuilder::new().thread_name(|i| format!("reader-{i}"));
+        Ok(Self {
+            tokenizer,
+            config,
+            threads: threads.build().context("threads that read texts")?,
+        })
     }
 
     /// The row of each (context, continuation).
@@ -36,7 +48,7 @@ impl Reader {
             self.check_lengths(i, context.len(), continuation.len())?;
             Ok(self.row(i, context, &continuation))
         };
-        of_each(requests, row, progress)
+        self.of_each(requests, row, progress)
     }
 
     /// The windows of each document.
@@ -50,7 +62,25 @@ impl Reader {
             let row = |(input, targets)| Row { input, answer, targets };
             Ok(windows.into_iter().map(row).collect())
         };
-        Ok(of_each(documents, rows_of, progress)?.concat())
+        Ok(self.of_each(documents, rows_of, progress)?.concat())
+    }
+
+    /// What is made of each text (its number, itself), on all cores.
+    pub(super) fn of_each<T: Sync, R: Send>(
+        &self,
+        texts: &[T],
+        make: impl Fn((usize, &T)) -> Result<R> + Sync,
+        progress: Progress<'_>,
+    ) -> Result<Vec<R>> {
+        let mut made = Vec::with_capacity(texts.len());
+        for (n, texts) in texts.chunks(N_TEXTS).enumerate() {
+            let numbered = texts.par_iter().enumerate().map(|(i, text)| (n * N_TEXTS + i, text));
+            let results: Vec<Result<R>> = self.threads.install(|| numbered.map(&make).collect());
+            // Behind the threads, so that the first text that is refused is named, not the one whose thread was first.
+            made.extend(results.into_iter().collect::<Result<Vec<R>>>()?);
+            progress(Done::default())?;
+        }
+        Ok(made)
     }
 
     /// Demands what lm-eval demands of a context and a continuation, in tokens.
@@ -118,23 +148,6 @@ impl Expected {
     pub(super) fn rows(self) -> Result<Vec<Row>> {
         self.rows.join().ok().context("reading texts panicked")?
     }
-}
-
-/// What is made of each text (its number, itself), on all cores.
-pub(super) fn of_each<T: Sync, R: Send>(
-    texts: &[T],
-    make: impl Fn((usize, &T)) -> Result<R> + Sync,
-    progress: Progress<'_>,
-) -> Result<Vec<R>> {
-    let mut made = Vec::with_capacity(texts.len());
-    for (n, texts) in texts.chunks(N_TEXTS).enumerate() {
-        let numbered = texts.par_iter().enumerate().map(|(i, text)| (n * N_TEXTS + i, text));
-        let results: Vec<Result<R>> = numbered.map(&make).collect();
-        // Behind the threads, so that the first text that is refused is named, not the one whose thread was first.
-        made.extend(results.into_iter().collect::<Result<Vec<R>>>()?);
-        progress(Done::default())?;
-    }
-    Ok(made)
 }
 
 /// The windows of a document: every token is predicted once, the first window begins with the prefix token, and the last

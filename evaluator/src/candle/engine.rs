@@ -121,7 +121,7 @@ impl CandleEngine {
         }
         Ok(Self {
             model,
-            reader: Arc::new(Reader::new(tokenizer, config.clone())),
+            reader: Arc::new(Reader::new(tokenizer, config.clone())?),
             expected: None,
             config,
             device: device.clone(),

@@ -7,10 +7,11 @@
 //! **Invariant:** keys and values that are kept stay below `max_kept_bytes`, those of one text and of the prompts' common
 //! beginning aside.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 
 use super::batch::{Batch, Before, Cache, Key, Source};
-use super::encode::of_each;
 use super::engine::{CandleEngine, Counts};
 use super::llama::Check;
 use crate::engine::{Done, Generation, NotFinite, Progress};
@@ -32,7 +33,8 @@ pub(super) fn generate(
     requests: &[Generation],
     progress: Progress<'_>,
 ) -> Result<Vec<String>> {
-    let prompts = of_each(requests, |(_, request)| prompt(engine, request), progress)?;
+    let reader = Arc::clone(&engine.reader);
+    let prompts = reader.of_each(requests, |(_, request)| prompt(engine, request), progress)?;
     let max_kept = engine.options.max_kept_bytes / engine.kept_bytes();
     let max_tokens = engine.options.max_batch_tokens.max(1);
     let longest = prompts
