@@ -2,7 +2,7 @@
 
 Each function that the crate `cudarc` declares is a jump through a table. Its entry is empty until the first call, which opens
 the library and looks the function up with all argument registers kept; a library that is not there ends the process with its
-name, so whoever calls asks before (evaluator/src/device.rs). For x86-64 and the System V calling convention."""
+name, so whoever calls asks before (evaluator/src/device/cuda.rs). For x86-64 and the System V calling convention."""
 
 import json
 import re

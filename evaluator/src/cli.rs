@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,9 @@ use crate::device::{self, Wanted};
 use crate::fleet;
 use crate::stop::Stop;
 use crate::worker::{self, WorkerOptions};
+
+/// How long a computation that nobody waits for may take to stop.
+const LAST_LAYER: Duration = Duration::from_secs(2);
 
 /// Takes evaluations from a Fineline registry and scores them.
 #[derive(Debug, Parser)]
@@ -28,8 +32,8 @@ impl Cli {
         let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let ended = ended.map_err(anyhow::Error::from).and_then(|runtime| {
             let ended = runtime.block_on(run(cli.options));
-            // Not waited for: what still computes has nobody left to tell.
-            runtime.shutdown_background();
+            // What still computes has nobody left to tell, and stops at its next layer; a driver does not like to be left in a call.
+            runtime.shutdown_timeout(LAST_LAYER);
             ended
         });
         match ended {

@@ -105,8 +105,8 @@ pub trait Engine: Send {
     /// As [`Engine::loglikelihood`].
     fn generate_until(&mut self, requests: &[Generation], progress: Progress<'_>) -> Result<Vec<String>>;
 
-    /// Hears what it will be asked after the next call, and may begin with it beside that.
-    fn expect(&mut self, _asked: Asked) {}
+    /// Hears what it will be asked after the next call, and may begin with it beside that. Not asked for where it has no use for it.
+    fn expect(&mut self, _asked: &dyn Fn() -> Asked) {}
 
     /// What it is.
     fn describe(&self) -> Description;
@@ -119,8 +119,9 @@ pub struct EngineOptions {
     pub dtype: EvalDtype,
     /// Tokens of a batch at most; a longer input is computed in parts.
     pub max_batch_tokens: usize,
-    /// Bytes of keys and values that are kept of texts in the making, at most (those of one text may be more).
-    pub max_kept_bytes: usize,
+    /// Bytes of keys and values that are kept of texts in the making, at most (those of one text may be more). When absent 1 GiB on
+    /// the CPU, and on a card most of what the model leaves.
+    pub max_kept_bytes: Option<usize>,
     /// Whether the CPU computes as a card would, by tables and slowly: what a card is held against.
     pub by_tables: bool,
 }
@@ -130,7 +131,7 @@ impl Default for EngineOptions {
         Self {
             dtype: EvalDtype::Float32,
             max_batch_tokens: 2048,
-            max_kept_bytes: 1 << 30,
+            max_kept_bytes: None,
             by_tables: false,
         }
     }

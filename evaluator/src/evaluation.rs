@@ -59,8 +59,8 @@ pub(crate) async fn evaluate(
             }
             let name = task.name().to_owned();
             meter.begin(&task);
-            if let Some(next) = tasks.peek().map(PreparedTask::asked) {
-                loaded.engine.expect(next);
+            if let Some(next) = tasks.peek() {
+                loaded.engine.expect(&|| next.asked());
             }
             let (back, n_tokens, result) = run(worker, loaded, task, meter.clone()).await?;
             loaded = back;

@@ -1,7 +1,7 @@
 //! A worker process a card: `--device cuda:auto`. Each is this program with the same arguments and a card of its own, so that what
 //! goes wrong on one card ends one process.
 //!
-//! **Invariant:** no process outlives its parent, and the parent ends when all have ended.
+//! **Invariant:** a process whose parent is gone is told to end, and drains; the parent ends when all have ended.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -45,27 +45,28 @@ const PARENT: &str = "FINELINE_WORKER_PARENT";
 pub(crate) async fn run(options: &WorkerOptions, n_cards: usize, signals: watch::Receiver<usize>) -> Result<()> {
     let program = std::env::current_exe().context("this program's own path")?;
     let given: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let command = |card: usize| {
+    let command = |card: usize| -> Result<Command> {
         let mut command = Command::new(&program);
         command.args(&given).args(["--device", &Wanted::Cuda(card).to_string()]);
         if let Some(name) = &options.name {
             command.args(["--name", &format!("{name}-{card}")]);
         }
         if let Some(address) = options.metrics {
-            command.args(["--metrics", &metrics_of(address, card).to_string()]);
+            command.args(["--metrics", &metrics_of(address, card)?.to_string()]);
         }
-        command
+        Ok(command)
     };
     tracing::info!(n_cards, "a worker process a card");
-    supervise((0..n_cards).map(command).collect(), PACE, signals).await
+    supervise((0..n_cards).map(command).collect::<Result<_>>()?, PACE, signals).await
 }
 
 /// Where a card's process serves its metrics: each at a port of its own.
-fn metrics_of(first: SocketAddr, card: usize) -> SocketAddr {
+fn metrics_of(first: SocketAddr, card: usize) -> Result<SocketAddr> {
     let port = usize::from(first.port());
     // At port 0 each takes a free one.
     let own = if port == 0 { 0 } else { port + card };
-    SocketAddr::new(first.ip(), u16::try_from(own).unwrap_or(0))
+    let own = u16::try_from(own).with_context(|| format!("there is no port {own} for the metrics of card {card}"))?;
+    Ok(SocketAddr::new(first.ip(), own))
 }
 
 /// Ties this process to its parent, where it is one of a fleet.
@@ -164,10 +165,11 @@ mod tests {
 
     #[test]
     fn each_card_has_a_port_for_its_metrics() {
-        let of = |first: &str, card| metrics_of(first.parse().unwrap(), card).to_string();
-        assert_eq!(of("127.0.0.1:9464", 0), "127.0.0.1:9464");
-        assert_eq!(of("[::1]:9464", 7), "[::1]:9471");
-        assert_eq!(of("127.0.0.1:0", 3), "127.0.0.1:0");
+        let of = |first: &str, card| metrics_of(first.parse().unwrap(), card).map(|address| address.to_string());
+        assert_eq!(of("127.0.0.1:9464", 0).unwrap(), "127.0.0.1:9464");
+        assert_eq!(of("[::1]:9464", 7).unwrap(), "[::1]:9471");
+        assert_eq!(of("127.0.0.1:0", 3).unwrap(), "127.0.0.1:0");
+        assert!(of("127.0.0.1:65535", 1).unwrap_err().to_string().contains("card 1"));
     }
 
     #[tokio::test]

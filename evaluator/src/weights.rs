@@ -162,7 +162,11 @@ impl Weights {
         #[cfg(feature = "cuda")]
         if let (Some(upload), TensorLayout::Contiguous { offset, .. }) = (&mut self.upload, &tensor.layout) {
             let read = |at: usize, bytes: &mut [u8]| file.read_exact_at(offset + at as u64, bytes);
-            return Ok(upload.tensor(dtype, shape, read)?);
+            return upload.tensor(dtype, shape, read).map_err(|error| match error {
+                // By its own type, which says that another try may succeed.
+                candle_core::Error::Io(error) => error.into(),
+                error => error.into(),
+            });
         }
         let mapped = match tensor.layout {
             TensorLayout::Contiguous { offset, size_bytes } => file.part(offset, size_bytes),

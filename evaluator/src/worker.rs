@@ -303,7 +303,7 @@ async fn handle(worker: &Worker, work: Next) {
     tracing::error!(evaluation = %id, reason, "the evaluation failed");
     let is_of_device = device::has_failed(&error);
     worker.has_failed.store(is_of_device, Ordering::Relaxed);
-    let retryable = is_of_device || error.chain().any(may_pass);
+    let retryable = is_of_device || device::is_out_of_memory(&error) || error.chain().any(may_pass);
     fail_point!("worker.failing");
     if let Err(error) = client.fail_evaluation(id, &FailEvaluation { reason, retryable }).await {
         tracing::warn!(evaluation = %id, %error, "the failure could not be told");

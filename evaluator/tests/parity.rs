@@ -216,7 +216,7 @@ fn batches_orders_sharing_and_threads_change_nothing() {
     let engine = |max_batch_tokens, max_kept_bytes, by_tables| {
         let options = EngineOptions {
             max_batch_tokens,
-            max_kept_bytes,
+            max_kept_bytes: Some(max_kept_bytes),
             by_tables,
             ..EngineOptions::default()
         };

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -294,6 +295,28 @@ fn a_batch_that_the_device_lacks_memory_for_is_made_smaller_once() {
 }
 
 #[test]
+fn what_is_no_longer_looked_back_at_leaves_its_room() {
+    let dir = checkpoint(|_, config| config["max_position_embeddings"] = json!(128));
+    // The second begins as the first fifteen tokens of the first, of which a whole batch was kept.
+    let pairs = [
+        ("a ".repeat(71), " b".to_owned()),
+        ("a ".repeat(15) + &"b ".repeat(51), " b".to_owned()),
+    ];
+    let options = |by_tables| EngineOptions {
+        max_batch_tokens: 48,
+        by_tables,
+        ..EngineOptions::default()
+    };
+    let answers = |by_tables| {
+        let mut engine = CandleEngine::load(dir.path(), &Device::Cpu, options(by_tables)).unwrap();
+        engine.loglikelihood(&pairs, &mut |_| Ok(())).unwrap()
+    };
+    for (a, b) in answers(true).iter().zip(answers(false)) {
+        assert!((a.log_likelihood - b.log_likelihood).abs() < 1e-4);
+    }
+}
+
+#[test]
 fn what_is_expected_is_answered_as_if_it_was_not() {
     let dir = checkpoint(|_, config| config["max_position_embeddings"] = json!(8));
     let options = EngineOptions {
@@ -307,21 +330,32 @@ fn what_is_expected_is_answered_as_if_it_was_not() {
     let (first, second) = (pairs(&["a", "a b a"]), pairs(&["b b", "a"]));
     let documents = vec!["a b a b a b a b a b".to_owned()];
     let mut ask = |expected: bool| {
-        let expect = |engine: &mut CandleEngine, asked| {
+        let n_told = Cell::new(0);
+        let tell = &mut |_| {
+            n_told.set(n_told.get() + 1);
+            Ok(())
+        };
+        let expect = |engine: &mut CandleEngine, asked: Asked| {
             if expected {
-                engine.expect(asked);
+                engine.expect(&|| asked.clone());
             }
         };
         expect(&mut engine, Asked::Pairs(second.clone()));
-        let of_first = engine.loglikelihood(&first, &mut |_| Ok(())).unwrap();
+        let of_first = engine.loglikelihood(&first, tell).unwrap();
         expect(&mut engine, Asked::Documents(documents.clone()));
-        let of_second = engine.loglikelihood(&second, &mut |_| Ok(())).unwrap();
-        let of_documents = engine.loglikelihood_rolling(&documents, &mut |_| Ok(())).unwrap();
-        (of_first, of_second, of_documents)
+        let of_second = engine.loglikelihood(&second, tell).unwrap();
+        let of_documents = engine.loglikelihood_rolling(&documents, tell).unwrap();
+        ((of_first, of_second, of_documents), n_told.get())
     };
-    assert_eq!(ask(true), ask(false));
+    let ((as_expected, n_told), (unexpected, n_told_otherwise)) = (ask(true), ask(false));
+    assert_eq!(as_expected, unexpected);
+    assert_eq!(
+        n_told + 2,
+        n_told_otherwise,
+        "what was read before is not read when it is asked"
+    );
     // What has no answer says so when it is asked, and not before.
-    engine.expect(Asked::Pairs(vec![("a".to_owned(), String::new())]));
+    engine.expect(&|| Asked::Pairs(vec![("a".to_owned(), String::new())]));
     assert_eq!(engine.loglikelihood(&first, &mut |_| Ok(())).unwrap().len(), 2);
     let error = engine.loglikelihood(&[("a".to_owned(), String::new())], &mut |_| Ok(()));
     assert_eq!(error.unwrap_err().downcast_ref::<Unanswerable>().unwrap().request, 0);

@@ -93,11 +93,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Forgets all names but those that `is_wanted`.
-    pub fn retain(&mut self, is_wanted: impl Fn(Key) -> bool) {
-        self.kept.retain(|&key, _| is_wanted(key));
+    /// Keeps of each name the first tokens that `wanted` says, and forgets those of which it says none.
+    pub fn retain(&mut self, wanted: impl Fn(Key) -> Option<usize>) {
+        // On the CPU what a name has is at the end of its own numbers, and is not worth moving.
+        self.kept.retain(|&key, _| wanted(key).is_some());
         if let Some(pool) = &mut self.pool {
-            pool.retain(is_wanted);
+            pool.retain(wanted);
         }
     }
 
@@ -117,6 +118,6 @@ impl Cache {
 
     /// Forgets a name.
     pub fn forget(&mut self, key: Key) {
-        self.retain(|other| other != key);
+        self.retain(|other| (other != key).then_some(usize::MAX));
     }
 }

@@ -120,12 +120,13 @@ pub(super) struct Expected {
 
 impl Expected {
     /// Begins to read; prompts are too few for it.
-    pub(super) fn read(reader: Arc<Reader>, asked: Asked) -> Option<Self> {
+    pub(super) fn read(reader: &Arc<Reader>, asked: Asked) -> Option<Self> {
         if matches!(asked, Asked::Generations(_)) {
             return None;
         }
         let asked = Arc::new(asked);
         let texts = Arc::clone(&asked);
+        let reader = Arc::clone(reader);
         let read = move || match &*texts {
             Asked::Pairs(pairs) => reader.pairs(pairs, &mut |_| Ok(())),
             Asked::Documents(documents) => reader.documents(documents, &mut |_| Ok(())),

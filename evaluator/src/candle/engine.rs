@@ -29,6 +29,9 @@ const LOGITS: usize = 1 << 23;
 /// The same on a card, 512 MiB in bfloat16: a product that fills it, and few waits for it.
 const LOGITS_ON_A_CARD: usize = 1 << 28;
 
+/// Bytes of keys and values that are kept of texts in the making where nobody says how many, and a card does not say what it has.
+const KEPT_BYTES: usize = 1 << 30;
+
 /// A LLaMA on candle.
 #[derive(Debug)]
 pub struct CandleEngine {
@@ -37,13 +40,27 @@ pub struct CandleEngine {
     pub(super) config: Config,
     pub(super) device: Device,
     pub(super) options: EngineOptions,
+    /// Bytes of keys and values that are kept of texts in the making.
+    pub(super) max_kept_bytes: usize,
     /// Bytes that the model leaves for keys and values; no bound where it is not known.
     left_bytes: u64,
     /// Whether batches are smaller than asked for, since the device lacked memory.
     is_smaller: bool,
-    /// What is asked next.
-    expected: Option<Expected>,
+    /// What will be asked.
+    expected: Vec<Expected>,
     counts: Counts,
+    // Dropped last, when the tensors are gone.
+    _memory: GivesBack,
+}
+
+/// Gives a device's memory back to its driver when an engine is gone.
+#[derive(Debug)]
+struct GivesBack(Device);
+
+impl Drop for GivesBack {
+    fn drop(&mut self) {
+        device::give_back(&self.0);
+    }
 }
 
 /// Numbers of the largest block of logits on a device.
@@ -87,13 +104,14 @@ impl CandleEngine {
     ///
     /// # Errors
     /// When a file is missing or damaged, or the model is none that we compute or does not fit in memory.
-    pub fn load(dir: &Path, device: &Device, mut options: EngineOptions) -> Result<Self> {
+    pub fn load(dir: &Path, device: &Device, options: EngineOptions) -> Result<Self> {
         let json = std::fs::read(dir.join("config.json")).context("config.json")?;
         let config = Config::parse(&json)?;
         let mut left_bytes = u64::MAX;
         if !device.is_cpu() {
-            check_sizes(&config, &mut options)?;
+            check_sizes(&config, options.max_batch_tokens)?;
         }
+        let mut max_kept_bytes = options.max_kept_bytes.unwrap_or(KEPT_BYTES);
         // What an earlier model left is free once the driver has it.
         device::give_back(device);
         let available = match device.is_cpu() {
@@ -102,12 +120,20 @@ impl CandleEngine {
         };
         if let Some(available) = available {
             left_bytes = Needed::of(&config, &options, device.is_cpu()).check(available)?;
+            if !device.is_cpu() {
+                // Of a card some stays for tables and for what lies between what is taken.
+                left_bytes = left_bytes / 10 * 9;
+            }
             let left = usize::try_from(left_bytes).unwrap_or(usize::MAX);
-            options.max_kept_bytes = match device.is_cpu() {
-                true => options.max_kept_bytes.min(left),
+            let by_default = match device.is_cpu() {
+                true => KEPT_BYTES,
                 // A card's memory is nobody else's: the more texts are made at once, the fewer times the weights are read.
-                false => options.max_kept_bytes.min(left / 4 * 3),
+                false => left / 4 * 3,
             };
+            max_kept_bytes = options.max_kept_bytes.unwrap_or(by_default).min(left);
+        }
+        if !device.is_cpu() {
+            max_kept_bytes = max_kept_bytes.min(most_kept(&config, options.dtype));
         }
         let dtype = match options.dtype {
             EvalDtype::Float32 => DType::F32,
@@ -122,13 +148,15 @@ impl CandleEngine {
         Ok(Self {
             model,
             reader: Arc::new(Reader::new(tokenizer, config.clone())?),
-            expected: None,
+            expected: Vec::new(),
             config,
             device: device.clone(),
             options,
+            max_kept_bytes,
             left_bytes,
             is_smaller: false,
             counts: Counts::default(),
+            _memory: GivesBack(device.clone()),
         })
     }
 
@@ -138,8 +166,9 @@ impl CandleEngine {
     }
 
     /// What is expected, where that is it.
-    fn expected(&mut self, is_it: impl FnOnce(&Asked) -> bool) -> Option<Expected> {
-        self.expected.take_if(|expected| is_it(expected.asked()))
+    fn expected(&mut self, is_it: impl Fn(&Asked) -> bool) -> Option<Expected> {
+        let at = self.expected.iter().position(|expected| is_it(expected.asked()))?;
+        Some(self.expected.swap_remove(at))
     }
 
     /// Does a computation. When the device lacks memory for it, it is done once more with a batch of a quarter, which stays.
@@ -150,7 +179,7 @@ impl CandleEngine {
             let n_tokens = self.options.max_batch_tokens;
             self.is_smaller = true;
             self.options.max_batch_tokens = (n_tokens / 4).max(1);
-            self.options.max_kept_bytes /= 4;
+            self.max_kept_bytes /= 4;
             device::give_back(&self.device);
             let less = self.options.max_batch_tokens;
             tracing::warn!("the device lacks memory for batches of {n_tokens} tokens: from here on they have {less}");
@@ -169,7 +198,7 @@ impl CandleEngine {
     }
 
     /// Scores rows and adds up each of `n` answers.
-    fn score(&mut self, rows: Vec<Row>, n: usize, progress: Progress<'_>) -> Result<Vec<Answer>> {
+    fn score(&mut self, rows: &[Row], n: usize, progress: Progress<'_>) -> Result<Vec<Answer>> {
         let nothing = Answer {
             log_likelihood: 0.0,
             is_greedy: true,
@@ -201,7 +230,7 @@ impl CandleEngine {
             let hidden = self.model.forward(&batch, &mut cache, &mut || progress(done))?;
             counts.n_scored += wanted.len() as u64;
             done.n_tokens = counts.n_computed;
-            cache.retain(|key| kept.iter().any(|&(piece, _)| piece == key));
+            cache.retain(|key| kept.iter().find(|&&(piece, _)| piece == key).map(|&(_, n)| n));
             let all_said = self.read(&hidden, &wanted, &mut || progress(done))?;
             let broken = all_said.iter().filter(|(_, said)| !said.is_finite);
             if let Some(request) = broken.flat_map(|&(at, _)| wanted[at].1).map(|w| w.answer).min() {
@@ -280,22 +309,26 @@ impl CandleEngine {
     }
 }
 
-/// Keeps all tensors below 2^31 numbers, beyond which candle's kernels count wrongly: a batch that is too large is refused, and of keys
-/// and values so many are kept.
-fn check_sizes(config: &Config, options: &mut EngineOptions) -> Result<()> {
-    const MOST: usize = i32::MAX as usize;
+/// Numbers that a tensor may have on a card: beyond, candle's kernels count wrongly.
+const MOST_NUMBERS: usize = i32::MAX as usize;
+
+/// Demands that a batch's tensors are no larger.
+fn check_sizes(config: &Config, n_tokens: usize) -> Result<()> {
     let widest = config
         .hidden_size
         .max(config.intermediate_size)
         .max(config.n_heads * config.head_dim);
-    let (n_tokens, most) = (options.max_batch_tokens, MOST / widest);
+    let most = MOST_NUMBERS / widest;
     ensure!(
         n_tokens <= most,
         "a batch of {n_tokens} tokens has tensors of more than 2^31 numbers: evaluate with at most {most} (--batch-tokens)"
     );
-    let n_kept = MOST / (config.n_kv_heads * config.head_dim);
-    options.max_kept_bytes = n_kept * config.kept_bytes(options.dtype);
     Ok(())
+}
+
+/// Bytes of the keys and values of as many tokens as a tensor has rows for.
+fn most_kept(config: &Config, dtype: EvalDtype) -> usize {
+    MOST_NUMBERS / (config.n_kv_heads * config.head_dim) * config.kept_bytes(dtype)
 }
 
 /// Pieces of a plan as a batch, of which the pieces in `kept` are kept; and the rows whose logits are wanted.
@@ -322,7 +355,7 @@ impl Engine for CandleEngine {
             Some(expected) => expected.rows()?,
             None => self.reader.pairs(requests, progress)?,
         };
-        self.within_memory(|engine| engine.score(rows.clone(), requests.len(), progress))
+        self.within_memory(|engine| engine.score(&rows, requests.len(), progress))
     }
 
     fn loglikelihood_rolling(&mut self, documents: &[String], progress: Progress<'_>) -> Result<Vec<f64>> {
@@ -330,14 +363,14 @@ impl Engine for CandleEngine {
             Some(expected) => expected.rows()?,
             None => self.reader.documents(documents, progress)?,
         };
-        let answers = self.within_memory(|engine| engine.score(rows.clone(), documents.len(), progress))?;
+        let answers = self.within_memory(|engine| engine.score(&rows, documents.len(), progress))?;
         Ok(answers.into_iter().map(|answer| answer.log_likelihood).collect())
     }
 
-    fn expect(&mut self, asked: Asked) {
+    fn expect(&mut self, asked: &dyn Fn() -> Asked) {
         // The CPU's cores have enough to do.
         if !self.device.is_cpu() || self.options.by_tables {
-            self.expected = Expected::read(Arc::clone(&self.reader), asked);
+            self.expected.extend(Expected::read(&self.reader, asked()));
         }
     }
 
@@ -364,16 +397,10 @@ mod tests {
     fn no_tensor_has_more_numbers_than_a_card_counts() {
         let shape = r#"{"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,"vocab_size":32000}"#;
         let config = Config::parse(shape.as_bytes()).unwrap();
-        let mut options = EngineOptions {
-            dtype: EvalDtype::Bfloat16,
-            max_batch_tokens: 195_083,
-            ..EngineOptions::default()
-        };
-        check_sizes(&config, &mut options).unwrap();
-        let rows = options.max_kept_bytes / config.kept_bytes(EvalDtype::Bfloat16);
-        assert!(rows * 4096 < 1 << 31 && (rows + 1) * 4096 >= 1 << 31);
-        options.max_batch_tokens += 1;
-        let error = check_sizes(&config, &mut options).unwrap_err().to_string();
+        check_sizes(&config, 195_083).unwrap();
+        let error = check_sizes(&config, 195_084).unwrap_err().to_string();
         assert!(error.contains("at most 195083 (--batch-tokens)"), "{error}");
+        let rows = most_kept(&config, EvalDtype::Bfloat16) / config.kept_bytes(EvalDtype::Bfloat16);
+        assert!(rows * 4096 < 1 << 31 && (rows + 1) * 4096 >= 1 << 31);
     }
 }

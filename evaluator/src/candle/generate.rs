@@ -35,7 +35,7 @@ pub(super) fn generate(
 ) -> Result<Vec<String>> {
     let reader = Arc::clone(&engine.reader);
     let prompts = reader.of_each(requests, |(_, request)| prompt(engine, request), progress)?;
-    let max_kept = engine.options.max_kept_bytes / engine.kept_bytes();
+    let max_kept = engine.max_kept_bytes / engine.kept_bytes();
     let max_tokens = engine.options.max_batch_tokens.max(1);
     let longest = prompts
         .iter()

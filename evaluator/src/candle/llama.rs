@@ -283,11 +283,11 @@ fn linear(x: &Tensor, linear: &Linear) -> Result<Tensor> {
     })
 }
 
-/// cos and sin of position times frequency.
+/// cos and sin of position times frequency, by the CPU for every device: a card may take a product's numbers for shorter ones.
 fn rotary(config: &Config, device: &Device) -> Result<(Tensor, Tensor)> {
     let frequencies = config.rope.frequencies(config.head_dim);
-    let frequencies = Tensor::from_vec(frequencies, (1, config.head_dim / 2), device)?;
+    let frequencies = Tensor::from_vec(frequencies, (1, config.head_dim / 2), &Device::Cpu)?;
     let positions: Vec<f32> = (0..config.max_length).map(|position| position as f32).collect();
-    let angles = Tensor::from_vec(positions, (config.max_length, 1), device)?.matmul(&frequencies)?;
-    Ok((angles.cos()?, angles.sin()?))
+    let angles = Tensor::from_vec(positions, (config.max_length, 1), &Device::Cpu)?.matmul(&frequencies)?;
+    Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
 }

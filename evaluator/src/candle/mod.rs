@@ -1,6 +1,6 @@
-//! Models on candle: `encode` makes rows of texts, `plan` says what is to be computed of them, `batch` what goes through the model together, `llama` computes it. On the CPU
-//! with `attention` and `host`, which `numbers` lets at tensors where they lie; on a device with `operations`, which are kernels of
-//! our own (`cuda`) on what `table` says of a batch and `pool` keeps.
+//! Models on candle: `encode` makes rows of texts, `plan` says what is to be computed of them, `batch` what goes through the model
+//! together, `llama` computes it. On the CPU with `attention` and `host`, which `numbers` lets at tensors where they lie; on a device
+//! with `operations`, which are kernels of our own (`cuda`) on what `table` says of a batch and `pool` keeps.
 
 mod attention;
 pub mod batch;

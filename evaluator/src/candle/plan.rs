@@ -61,12 +61,13 @@ struct Held {
 
 impl Plan {
     /// A plan in batches of at most `max_tokens` tokens.
-    pub(crate) fn new(mut rows: Vec<Row>, max_tokens: usize) -> Self {
+    pub(crate) fn new(rows: &[Row], max_tokens: usize) -> Self {
+        let mut rows: Vec<&Row> = rows.iter().collect();
         rows.sort_by(|a, b| a.input.cmp(&b.input).then(a.answer.cmp(&b.answer)));
         let mut plan = Self::default();
         let mut held: Vec<Held> = Vec::new();
         let mut previous: &[u32] = &[];
-        for row in &rows {
+        for row in rows {
             if row.input != previous || held.is_empty() {
                 let common = previous.iter().zip(&row.input).take_while(|(a, b)| a == b).count();
                 forget(&mut held, common);
@@ -193,13 +194,13 @@ mod tests {
         let context: Vec<u32> = (0..20).collect();
         let longer: Vec<u32> = context.iter().copied().chain([7, 8]).collect();
         let rows = || vec![row(0, &longer, 3), row(1, &context, 1), row(2, &context, 1)];
-        let plan = Plan::new(rows(), 64);
+        let plan = Plan::new(&rows(), 64);
         assert_eq!((plan.n_asked, n_computed(&plan)), (42, 22));
         assert_eq!(plan.pieces[1].before, [(0, 20)]);
         let wanted: Vec<_> = plan.pieces[0].wanted.iter().map(|w| (w.at, w.answer)).collect();
         assert_eq!(wanted, [(19, 1), (19, 2), (19, 0)]);
         // What is longer than a batch is computed in parts.
-        let plan = Plan::new(rows(), 9);
+        let plan = Plan::new(&rows(), 9);
         let sizes: Vec<_> = plan.pieces.iter().map(|piece| piece.tokens.len()).collect();
         assert_eq!(sizes, [9, 9, 2, 4], "two tokens are not worth being looked back at");
         assert_eq!(plan.pieces[3].before, [(0, 9), (1, 9)]);
@@ -207,7 +208,7 @@ mod tests {
         // The second batch ends a text of 24, and keeps the 8 tokens that the third looks back at.
         let (text, head): (Vec<u32>, Vec<u32>) = ((0..24).collect(), (100..108).collect());
         let behind: Vec<u32> = (100..118).collect();
-        let plan = Plan::new(vec![row(0, &text, 1), row(1, &head, 1), row(2, &behind, 1)], 16);
+        let plan = Plan::new(&[row(0, &text, 1), row(1, &head, 1), row(2, &behind, 1)], 16);
         assert_eq!(plan.batches(16), [0..1, 1..3, 3..4]);
         assert_eq!(plan.max_kept(&plan.batches(16)), 24);
     }
@@ -226,7 +227,7 @@ mod tests {
                 .map(|(i, (bits, n))| row(i, &spread(bits), *n))
                 .map(|row| Row { targets: row.targets[..row.targets.len().min(row.input.len())].to_vec(), ..row })
                 .collect();
-            let plan = Plan::new(rows.clone(), max_tokens);
+            let plan = Plan::new(&rows, max_tokens);
 
             let mut found = Vec::new();
             for (i, piece) in plan.pieces.iter().enumerate() {
@@ -247,8 +248,21 @@ mod tests {
 
             // What a batch looks back at is in it, or was kept from the one before.
             let batches = plan.batches(max_tokens);
+            let room = plan.max_kept(&batches);
             let mut next = 0;
+            // What a pool holds: of each piece as many tokens as are still looked back at.
+            let mut held: Vec<(usize, usize)> = Vec::new();
             for batch in batches {
+                let behind = plan.kept_before(batch.end);
+                let is_held = |piece: usize| held.iter().any(|&(held, _)| held == piece);
+                let n_new: usize = behind.iter().filter(|&&(piece, _)| !is_held(piece)).map(|(_, n)| n).sum();
+                prop_assert!(held.iter().map(|(_, n)| n).sum::<usize>() + n_new <= room);
+                for &(piece, n) in behind {
+                    let n_held = held.iter().find(|&&(held, _)| held == piece).map(|&(_, n)| n);
+                    prop_assert!(n_held.is_none_or(|held| n <= held), "a piece that is kept does not grow");
+                    prop_assert!(n_held.is_some() || batch.contains(&piece));
+                }
+                held = behind.to_vec();
                 prop_assert_eq!(batch.start, next);
                 next = batch.end;
                 let kept = plan.kept_before(batch.start);

@@ -68,10 +68,14 @@ impl Pool {
         Ok(&rows[n_before..])
     }
 
-    /// Forgets all names but those that `is_wanted`.
-    pub(crate) fn retain(&mut self, is_wanted: impl Fn(Key) -> bool) {
-        for (_, rows) in self.kept.extract_if(|&key, _| !is_wanted(key)) {
-            self.free.extend(rows);
-        }
+    /// Keeps of each name the first tokens that `wanted` says, and forgets those of which it says none. Rows that are given back
+    /// are written again by later launches alone.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(Key) -> Option<usize>) {
+        let free = &mut self.free;
+        self.kept.retain(|&key, rows| {
+            let n_tokens = wanted(key);
+            free.extend(rows.drain(n_tokens.unwrap_or(0).min(rows.len())..));
+            n_tokens.is_some()
+        });
     }
 }

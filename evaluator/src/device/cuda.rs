@@ -13,7 +13,7 @@ use super::Memory;
 /// The release of CUDA that the kernels were compiled by, `MAJOR.MINOR`.
 const RELEASE: &str = env!("FINELINE_CUDA_RELEASE");
 
-/// The least compute capability, Ampere's: bfloat16 and asynchronous copies.
+/// The least compute capability, Ampere's: bfloat16 on the matrix units.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 
 pub(super) fn open(number: usize) -> Result<Device> {

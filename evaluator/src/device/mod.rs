@@ -100,9 +100,26 @@ pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
     says(error, &["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"])
 }
 
-/// Whether the device itself failed: nothing is computed on it in this process any more, and what was at hand is not to blame.
+/// Errors behind which the driver refuses everything else that this process asks for.
+const LASTING: [&str; 13] = [
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_DEINITIALIZED",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+];
+
+/// Whether the device itself failed: nothing is computed on it in this process any more.
 pub(crate) fn has_failed(error: &anyhow::Error) -> bool {
-    says(error, &["CUDA_ERROR_", "CUBLAS_STATUS_"]) && !is_out_of_memory(error)
+    says(error, &LASTING)
 }
 
 fn says(error: &anyhow::Error, codes: &[&str]) -> bool {
@@ -179,9 +196,13 @@ mod tests {
     fn what_a_device_lacks_or_breaks_by_is_known_by_its_code() {
         let candle = |text: &str| candle_core::Error::Cuda(text.to_owned().into());
         let error = anyhow::Error::from(candle("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
-        assert!(is_out_of_memory(&error.context("layer 3")));
-        assert!(!is_out_of_memory(
-            &candle("DriverError(CUDA_ERROR_LAUNCH_FAILED, \"\")").into()
+        let error = error.context("layer 3");
+        assert!(is_out_of_memory(&error) && !has_failed(&error));
+        let error = anyhow::Error::from(candle("DriverError(CUDA_ERROR_LAUNCH_FAILED, \"\")"));
+        assert!(!is_out_of_memory(&error) && has_failed(&error));
+        // What a model is to blame for leaves the device whole.
+        assert!(!has_failed(
+            &candle("DriverError(CUDA_ERROR_INVALID_VALUE, \"\")").into()
         ));
     }
 }

@@ -184,7 +184,7 @@ fn describe() {
     metrics::describe_counter!("fineline_worker_tokens_total", Unit::Count, "Tokens that models computed.");
     metrics::describe_counter!("fineline_worker_requests_total", Unit::Count, "Requests of tasks that were answered.");
     metrics::describe_counter!("fineline_worker_batches_total", Unit::Count, "Batches that went through models.");
-    metrics::describe_histogram!("fineline_worker_batch_fill_ratio", Unit::Count, "Tokens of a batch over the most that it may have, from 0 to 1.");
+    metrics::describe_histogram!("fineline_worker_batch_fill_ratio", Unit::Count, "Tokens of a batch over the most that `--batch-tokens` lets it have, from 0 to 1.");
     metrics::describe_counter!("fineline_worker_evaluations_total", Unit::Count, "Evaluations by outcome; lost are those whose lease was.");
     metrics::describe_counter!("fineline_worker_seconds_total", Unit::Seconds, "Whole seconds by what they went into: waiting for work, fetching and loading a model, computing and storing scores.");
     metrics::describe_gauge!("fineline_worker_at_work", Unit::Count, "Whether it has an evaluation at hand.");

@@ -122,7 +122,7 @@ fn with<T: CudaDType, R>(tensor: &Tensor, reader: impl FnOnce(CudaView<'_, T>) -
 /// Memory that a kernel fills whole.
 fn unwritten<T: DeviceRepr>(device: &CudaDevice, n: usize) -> Result<CudaSlice<T>> {
     #[expect(unsafe_code, reason = "memory that holds nothing yet")]
-    // SAFETY: every caller launches a kernel on the device's stream that writes all of it, before anything else on the stream.
+    // SAFETY: every caller has all of it written on the device's stream before anything reads it there, or drops it.
     unsafe {
         device.alloc::<T>(n)
     }
